@@ -86,7 +86,7 @@ pub(super) fn checked_meta(meta: Option<&str>) -> Option<String> {
     forwarded_meta(&Members::parse(meta?)?)
 }
 
-/// What a user asks of a server.
+/// A request that a worker sends to a server for a user.
 #[derive(Clone, Copy)]
 pub(super) enum Operation<'a> {
     Tool {

@@ -1,7 +1,7 @@
 //! Opens the stored values that requests to a server carry: the only place that does.
 //!
-//! `core::decide::credential` decides which values these are. [`arguments`] opens those of one call, [`environment`] those
-//! of one process, and [`remote`] those of each HTTP request.
+//! `core::decide::credential` decides which values a request carries. [`arguments`] opens the values of one call,
+//! [`environment`] opens the values of one process, and [`remote`] opens the values of each HTTP request.
 
 pub mod arguments;
 pub mod environment;

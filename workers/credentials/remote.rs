@@ -320,13 +320,7 @@ async fn load_declared(
     user: Option<&UserName>,
     store: &SealedStore,
 ) -> Result<Vec<SentCredential>, ConnectError> {
-    let is_sent = |location| {
-        matches!(
-            location,
-            CredentialLocation::Header | CredentialLocation::Query
-        )
-    };
-    let stored = stored_credentials(server, user, is_sent)?;
+    let stored = stored_credentials(server, user, CredentialLocation::is_sent)?;
     let loaded = load(store, stored).await?;
     let loaded = loaded.ok_or_else(being_changed)?;
     let mut declared = Vec::with_capacity(loaded.len());

@@ -15,10 +15,12 @@ use crate::telemetry::metrics::{Gauge, Metrics};
 
 /// The time after which a call that waits for a permit looks for an idle connection again.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
+/// The longest time for which a call waits for a permit. A process that ignores SIGTERM returns its permit within that time.
+const PERMIT_LIMIT: Duration = Duration::from_secs(30);
 /// The shortest time between two comparisons of the connections of users with the catalog.
 const COMPARE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a user has of its own.
+/// The kind of connection that a server keeps for each user: a process, or a connection to a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserConnectionKind {
     Process,
@@ -95,32 +97,18 @@ impl UserPool {
         }
     }
 
-    /// Returns a permit. The connection that was idle for longest makes room. The caller limits the time.
+    /// Returns a permit. The connection that was idle for longest makes room.
     ///
     /// # Errors
-    /// `unavailable` if all connections have running calls.
+    /// `unavailable` if all connections have running calls, or if no permit becomes free within 30 seconds.
     pub async fn acquire(
         manager: &Arc<ServerManager>,
         kind: UserConnectionKind,
     ) -> Result<UserPermit, Failure> {
         let permits = manager.users.permits(kind);
-        loop {
-            if let Ok(permit) = permits.free.clone().try_acquire_owned() {
-                return Ok(permits.take(permit));
-            }
-            if let Some(ending) = end_longest_idle(manager, kind) {
-                ending.await;
-                continue;
-            }
-            if permits.ending.load(Ordering::Acquire) == 0 {
-                return Err(permits.all_busy());
-            }
-            // A connection that is being stopped returns its permit, or another one becomes idle before that.
-            let freed = permits.free.clone().acquire_owned();
-            if let Ok(Ok(permit)) = tokio::time::timeout(IDLE_CHECK, freed).await {
-                return Ok(permits.take(permit));
-            }
-        }
+        let found = tokio::time::timeout(PERMIT_LIMIT, find_permit(manager, kind)).await;
+        let permit = found.ok().flatten().ok_or_else(|| permits.all_busy())?;
+        Ok(permits.take(permit))
     }
 
     /// Counts a connection that ends.
@@ -154,6 +142,31 @@ impl Permits {
         Failure::unavailable(format!(
             "All {number} processes or connections of users have running calls ({variable}); retry in a moment"
         ))
+    }
+}
+
+/// Waits for a free permit. `None`: all connections have running calls.
+async fn find_permit(
+    manager: &Arc<ServerManager>,
+    kind: UserConnectionKind,
+) -> Option<OwnedSemaphorePermit> {
+    let permits = manager.users.permits(kind);
+    loop {
+        if let Ok(permit) = permits.free.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        if let Some(ending) = end_longest_idle(manager, kind) {
+            ending.await;
+            continue;
+        }
+        if permits.ending.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        // A connection that is being stopped returns its permit, or another one becomes idle before that.
+        let freed = permits.free.clone().acquire_owned();
+        if let Ok(Ok(permit)) = tokio::time::timeout(IDLE_CHECK, freed).await {
+            return Some(permit);
+        }
     }
 }
 

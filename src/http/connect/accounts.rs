@@ -1,23 +1,19 @@
 //! The buttons that connect an account, disconnect it, and remove everything.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::person::ConnectServer;
-use super::server_page::{Outcome, Problem, ServerPage};
+use super::request::ServerForm;
+use super::server_page::Problem;
 use crate::core::command::{ConnectionPart, Disconnect};
 use crate::core::failure::Failure;
+use crate::http::connections::remove_values;
 use crate::http::extract::headers::RequestHost;
 use crate::http::extract::path::ServerNamePath;
 use crate::http::respond::html::HtmlError;
-use crate::http::respond::notice::{CompletedAction, redirect_with_notice};
-use crate::http::secrets::COMMAND_LIMIT;
-use crate::http::signin::form::{ButtonForm, FormFields};
-use crate::http::state::{ApiState, change_origin};
+use crate::http::respond::notice::CompletedAction;
+use crate::http::signin::form::ButtonForm;
+use crate::http::state::change_origin;
 use crate::http::{google, oauth};
 use crate::views::failure::ErrorBody;
 
@@ -46,23 +42,13 @@ pub(crate) struct DisconnectForm {
     )
 )]
 pub(crate) async fn connect_oauth(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
     RequestHost(host): RequestHost,
-    fields: FormFields,
+    ServerForm { page, .. }: ServerForm,
 ) -> Result<Response, HtmlError> {
-    fields.check(&state, &headers, person.session())?;
-    let user = person.user().clone();
+    let user = page.person.user().clone();
     let begun =
-        oauth::browser_flow::begin_on_server_page(&state, host.as_ref(), &server, user).await;
-    let page = ServerPage {
-        state: &state,
-        headers: &headers,
-        person: &person,
-        server: &server,
-    };
-    page.unless_failed(begun)
+        oauth::browser_flow::begin_on_server_page(&page.state, host.as_ref(), &page.server, user);
+    page.unless_failed(begun.await.map_err(Problem::from))
 }
 
 /// Begin the sign-in to Google: a page leads to Google. The way back ends at the page of the server.
@@ -80,21 +66,11 @@ pub(crate) async fn connect_oauth(
     )
 )]
 pub(crate) async fn connect_google(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
-    fields: FormFields,
+    ServerForm { page, .. }: ServerForm,
 ) -> Result<Response, HtmlError> {
-    fields.check(&state, &headers, person.session())?;
-    let user = person.user().clone();
-    let begun = google::browser_flow::begin_on_server_page(&state, &server, user).await;
-    let page = ServerPage {
-        state: &state,
-        headers: &headers,
-        person: &person,
-        server: &server,
-    };
-    page.unless_failed(begun)
+    let user = page.person.user().clone();
+    let begun = google::browser_flow::begin_on_server_page(&page.state, &page.server, user);
+    page.unless_failed(begun.await.map_err(Problem::from))
 }
 
 /// Disconnect one account, or remove everything that the person has stored for the server.
@@ -109,12 +85,8 @@ pub(crate) async fn connect_google(
     )
 )]
 pub(crate) async fn disconnect(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
-    fields: FormFields,
+    ServerForm { page, fields }: ServerForm,
 ) -> Result<Response, HtmlError> {
-    fields.check(&state, &headers, person.session())?;
     let (part, action) = match fields.get("part") {
         "" => (None, CompletedAction::AllRemoved),
         "oauth" => (
@@ -132,31 +104,12 @@ pub(crate) async fn disconnect(
         }
     };
     let command = Disconnect {
-        origin: change_origin(person.caller(), None),
-        server: server.id,
-        server_name: server.name.clone(),
-        user: person.user().clone(),
+        origin: change_origin(page.person.caller(), None),
+        server: page.server.id,
+        server_name: page.server.name.clone(),
+        user: page.person.user().clone(),
         part,
     };
-    let page = ServerPage {
-        state: &state,
-        headers: &headers,
-        person: &person,
-        server: &server,
-    };
-    let removed = state.send_command(&command, COMMAND_LIMIT).await;
-    page.unless_failed(removed.and_then(|()| redirect_with_notice(&state, &server, action)))
-}
-
-impl ServerPage<'_> {
-    /// Returns the response of an action, or the page with the reason why the action failed.
-    fn unless_failed(&self, result: Result<Response, Failure>) -> Result<Response, HtmlError> {
-        match result {
-            Ok(response) => Ok(response),
-            Err(failure) => {
-                let problem = Problem::from_failure(failure, None);
-                Ok(self.show(&Outcome::Failed(problem))?)
-            }
-        }
-    }
+    let removed = remove_values(&page.state, &command).await;
+    page.confirm(action, removed.map_err(Problem::from))
 }

@@ -1,11 +1,13 @@
 //! The pages on which a person gives values and accounts to servers: `/connect` and `/connect/{server}`.
 //!
 //! The pages use the commands of the JSON routes. They never show a value. A form needs the session of the person and the
-//! token of the page (`FormFields::check`).
+//! token of the page (`ServerForm`).
 
 pub(super) mod accounts;
 mod person;
+mod request;
 mod server_page;
+mod server_text;
 pub(super) mod values;
 
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use self::person::{ConnectPerson, ConnectServer, Person};
+use self::person::{ConnectPerson, Person};
 use self::server_page::{Outcome, ServerPage};
 use super::connections::connections_of;
 use super::extract::path::ServerNamePath;
@@ -87,25 +89,12 @@ pub(super) async fn list(
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub(super) async fn page(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
-) -> Result<Response, HtmlError> {
-    let outcome = match read_notice(&state, &headers, server.id) {
-        Some(action) => Outcome::Completed(action),
-        None => Outcome::Nothing,
+pub(super) async fn page(page: ServerPage) -> Result<Response, HtmlError> {
+    let Some(action) = read_notice(&page.state, &page.headers, page.server.id) else {
+        return Ok(page.show(&Outcome::Nothing)?);
     };
-    let page = ServerPage {
-        state: &state,
-        headers: &headers,
-        person: &person,
-        server: &server,
-    };
-    let mut response = page.show(&outcome)?;
-    if matches!(outcome, Outcome::Completed(_)) {
-        forget_notice(&state, &mut response)?;
-    }
+    let mut response = page.show(&Outcome::Completed(action))?;
+    forget_notice(&page.state, &mut response)?;
     Ok(response)
 }
 

@@ -1,4 +1,4 @@
-//! The person who uses the pages, and the server of a page.
+//! The person who uses the pages.
 
 use std::sync::Arc;
 
@@ -8,13 +8,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, Denial, may};
 use crate::core::failure::Failure;
 use crate::core::model::caller::{Caller, CallerKind, Scope};
 use crate::core::names::UserName;
-use crate::http::extract::path::ServerNamePath;
-use crate::http::respond::html::{HtmlError, Page, failure_page, page_path, redirect};
+use crate::http::respond::html::{HtmlError, Page, redirect};
 use crate::http::respond::notice::CONNECT_PATH;
 use crate::http::signin::session::{SignedIn, end_session, presents_session, signed_in};
 use crate::http::signin::{SigninPage, show_signin, signin_path};
@@ -74,42 +72,8 @@ impl FromRequestParts<Arc<ApiState>> for ConnectPerson {
     }
 }
 
-/// The person of a request, and the server that the path names. The extractor refuses a request for a server that the
-/// person may not use before it reads the form.
-pub(crate) struct ConnectServer {
-    pub(super) person: Person,
-    pub(super) server: Arc<Server>,
-}
-
-impl FromRequestParts<Arc<ApiState>> for ConnectServer {
-    type Rejection = Response;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &Arc<ApiState>,
-    ) -> Result<Self, Response> {
-        let name = ServerNamePath::from_request_parts(parts, state).await;
-        let next = match &name {
-            Ok(ServerNamePath(name)) => format!("{CONNECT_PATH}/{name}"),
-            Err(_) => CONNECT_PATH.to_owned(),
-        };
-        let person = admit(state, parts, &next).map_err(|refusal| *refusal)?;
-        let server = match name {
-            Ok(ServerNamePath(name)) => {
-                state.find_server_for(person.caller(), Action::ManageSecrets, &name)
-            }
-            Err(_) => Err(Failure::server_not_found("of that name")),
-        };
-        let server = server.map_err(|failure| {
-            let list = page_path(state, CONNECT_PATH);
-            failure_page(failure, Some((&list, "Your connections")))
-        })?;
-        Ok(Self { person, server })
-    }
-}
-
 /// Returns the person of a request. `next` is the page to which a sign-in leads.
-fn admit(state: &ApiState, parts: &Parts, next: &str) -> Result<Person, Box<Response>> {
+pub(super) fn admit(state: &ApiState, parts: &Parts, next: &str) -> Result<Person, Box<Response>> {
     let Some(person) = Person::from_headers(state, &parts.headers) else {
         let response = if parts.method == Method::POST {
             ask_to_sign_in(state, &parts.headers, next)

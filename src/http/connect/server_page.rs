@@ -1,31 +1,30 @@
 //! The page of one server.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
 use axum::response::Response;
-use serde::Deserialize;
-use url::Url;
 
 use super::person::Person;
+use super::server_text::{asks_for_oauth, destination, own_title, slot_state, slot_use};
 use super::{person_text, sign_in_text};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
-use crate::core::model::credential::{CredentialLocation, CredentialOwner};
-use crate::core::model::server::{ServerConfig, Transport};
+use crate::core::model::credential::CredentialOwner;
 use crate::core::names::SecretName;
 use crate::http::respond::html::{
-    Form, HeadingLevel, Page, PasswordField, failure_text, page_path,
+    Form, HeadingLevel, HtmlError, Page, PasswordField, failure_text, page_path,
 };
 use crate::http::respond::json::{set_retry_after, status_of};
-use crate::http::respond::notice::{CONNECT_PATH, CompletedAction, server_page_path};
+use crate::http::respond::notice::{
+    CONNECT_PATH, CompletedAction, redirect_with_notice, server_page_path,
+};
 use crate::http::signin::form::{FORM_TOKEN, FormGuard};
 use crate::http::signin::signin_path;
 use crate::http::state::ApiState;
 use crate::time::clock::now_ms;
 use crate::views::connection::{AuthorizationView, ConnectionView, SlotView};
-
-/// The longest name that a server gives itself on the page, in characters.
-const MAX_TITLE: usize = 100;
 
 /// The outcome of the last action of the person.
 pub(super) enum Outcome {
@@ -54,22 +53,32 @@ impl Problem {
         }
     }
 
-    pub(super) fn from_failure(failure: Failure, slot: Option<&SecretName>) -> Self {
+    /// Returns the problem of a value that was not stored.
+    pub(super) fn with_slot(self, slot: &SecretName) -> Self {
+        Self {
+            slot: Some(slot.clone()),
+            ..self
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
         Self {
             status: status_of(failure.code),
             retry_after: failure.retry_after,
             text: failure_text(failure),
-            slot: slot.cloned(),
+            slot: None,
         }
     }
 }
 
 /// The page of a server for one person.
-pub(super) struct ServerPage<'a> {
-    pub(super) state: &'a ApiState,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) person: &'a Person,
-    pub(super) server: &'a Server,
+pub(crate) struct ServerPage {
+    pub(super) state: Arc<ApiState>,
+    pub(super) headers: HeaderMap,
+    pub(super) person: Person,
+    pub(super) server: Arc<Server>,
 }
 
 /// A form of the page, without the fields that all forms have.
@@ -81,16 +90,44 @@ struct Action<'a> {
     button: &'a str,
 }
 
-impl ServerPage<'_> {
+impl ServerPage {
+    /// Returns the response of an action: a redirect to the page, which confirms the action, or the page with the problem.
+    ///
+    /// # Errors
+    /// `internal` if a form or a cookie cannot be signed.
+    pub(super) fn confirm(
+        &self,
+        action: CompletedAction,
+        result: Result<(), Problem>,
+    ) -> Result<Response, HtmlError> {
+        self.unless_failed(result.and_then(|()| {
+            redirect_with_notice(&self.state, &self.server, action).map_err(Problem::from)
+        }))
+    }
+
+    /// Returns the response of an action, or the page with the problem.
+    ///
+    /// # Errors
+    /// `internal` if a form cannot be signed.
+    pub(super) fn unless_failed(
+        &self,
+        result: Result<Response, Problem>,
+    ) -> Result<Response, HtmlError> {
+        match result {
+            Ok(response) => Ok(response),
+            Err(problem) => Ok(self.show(&Outcome::Failed(problem))?),
+        }
+    }
+
     /// Returns the page. No part of it contains a value.
     ///
     /// # Errors
     /// `internal` if a form cannot be signed.
     pub(super) fn show(&self, outcome: &Outcome) -> Result<Response, Failure> {
         let user = self.person.user();
-        let connection = ConnectionView::new(self.server, user, now_ms());
-        let guard = FormGuard::from_headers(self.state, self.headers);
-        let token = guard.token(self.state, self.person.session())?;
+        let connection = ConnectionView::new(&self.server, user, now_ms());
+        let guard = FormGuard::from_headers(&self.state, &self.headers);
+        let token = guard.token(&self.state, self.person.session())?;
         let problem = match outcome {
             Outcome::Failed(problem) => Some(problem),
             Outcome::Nothing | Outcome::Completed(_) => None,
@@ -110,21 +147,21 @@ impl ServerPage<'_> {
             &mut response,
             problem.and_then(|problem| problem.retry_after),
         );
-        guard.protect(self.state, response)
+        guard.protect(&self.state, response)
     }
 
     /// Returns the first part: the outcome of the last action, and what the server is.
     fn begin(&self, connection: &ConnectionView, outcome: &Outcome) -> Page {
-        let server = self.server;
+        let server = &self.server;
         let own_path = format!("{CONNECT_PATH}/{}", server.name);
         let mut page = Page::new(&format!("Server {}", server.name)).navigation(&[
             (
-                page_path(self.state, CONNECT_PATH),
+                page_path(&self.state, CONNECT_PATH),
                 "Your connections".into(),
             ),
             (
-                signin_path(self.state, &own_path),
-                sign_in_text(self.person).into(),
+                signin_path(&self.state, &own_path),
+                sign_in_text(&self.person).into(),
             ),
         ]);
         page = match outcome {
@@ -138,7 +175,7 @@ impl ServerPage<'_> {
                 page.problem(&problem.text, field.as_deref())
             }
         };
-        page = page.paragraph(&person_text(self.person));
+        page = page.paragraph(&person_text(&self.person));
         if let Some(title) = own_title(server) {
             page = page.paragraph(&format!("The server calls itself \u{201c}{title}\u{201d}."));
         }
@@ -181,10 +218,23 @@ impl ServerPage<'_> {
         for line in slot.description.iter().flat_map(|text| text.lines()) {
             page = page.paragraph(line);
         }
-        page = page.paragraph(&slot_state(slot)).paragraph(slot_use(slot));
-        if !self.may_change(slot) {
-            return page;
+        let page = page.paragraph(&slot_state(slot)).paragraph(slot_use(slot));
+        if self.may_change(slot) {
+            self.add_slot_forms(page, field, slot, problem, token)
+        } else {
+            page
         }
+    }
+
+    fn add_slot_forms(
+        &self,
+        page: Page,
+        field: &str,
+        slot: &SlotView,
+        problem: Option<&Problem>,
+        token: &str,
+    ) -> Page {
+        let name = &slot.name;
         let owner = slot_owner(slot);
         let fields = [("name", name.as_str()), ("owner", owner)];
         let verb = if slot.set { "Replace" } else { "Set" };
@@ -196,22 +246,22 @@ impl ServerPage<'_> {
                 id: field,
                 label: &format!("New value of {name}"),
                 autocomplete: "off",
-                hint: Some("One line. Nobody can read the value here later."),
+                hint: Some("Enter one line. This page never shows the value later."),
                 problem: problem.map(|problem| problem.text.as_str()),
             }),
             button: &format!("{verb} {name}"),
         };
-        page = self.add_form(page, set, token);
-        if slot.set {
-            let remove = Action {
-                path: "/secrets/delete",
-                fields: &fields,
-                password: None,
-                button: &format!("Remove {name}"),
-            };
-            page = self.add_form(page, remove, token);
+        let page = self.add_form(page, set, token);
+        if !slot.set {
+            return page;
         }
-        page
+        let remove = Action {
+            path: "/secrets/delete",
+            fields: &fields,
+            password: None,
+            button: &format!("Remove {name}"),
+        };
+        self.add_form(page, remove, token)
     }
 
     /// Returns whether the person may set the value of a slot. A shared value needs an administrator.
@@ -221,7 +271,7 @@ impl ServerPage<'_> {
 
     /// Returns the state of the person's own OAuth tokens, if the server may ask for some.
     fn oauth_state(&self, connection: &ConnectionView) -> Option<OauthState> {
-        let server = self.server;
+        let server = &self.server;
         let own = server.grant(Some(self.person.user()));
         if own.is_some() {
             let needs_person = connection
@@ -302,7 +352,7 @@ impl ServerPage<'_> {
     }
 
     fn add_removal(&self, page: Page, token: &str) -> Page {
-        let (server, user) = (self.server, self.person.user());
+        let (server, user) = (&self.server, self.person.user());
         let has_values = !server.secrets_of(user.as_str()).is_empty()
             || server.grant(Some(user)).is_some()
             || server.google_tokens_of(user.as_str()).is_some();
@@ -339,7 +389,7 @@ impl ServerPage<'_> {
     }
 
     fn add_form(&self, page: Page, action: Action<'_>, token: &str) -> Page {
-        let path = server_page_path(self.state, &self.server.name);
+        let path = server_page_path(&self.state, &self.server.name);
         let hidden = [&[(FORM_TOKEN, token)], action.fields].concat();
         page.form(&Form {
             action: &format!("{path}{}", action.path),
@@ -372,129 +422,5 @@ fn slot_owner(slot: &SlotView) -> &'static str {
     match slot.owner {
         CredentialOwner::User => "user",
         CredentialOwner::Shared => "shared",
-    }
-}
-
-/// Returns whether a slot is filled, in one sentence.
-fn slot_state(slot: &SlotView) -> String {
-    let is_shared = slot.owner == CredentialOwner::Shared;
-    let by = if is_shared {
-        " by an administrator, for all users"
-    } else {
-        ""
-    };
-    match (slot.set, &slot.set_at, slot.required) {
-        (true, Some(time), _) => format!("Set{by} on {time}."),
-        (true, None, _) => format!("Set{by}."),
-        (false, _, true) if is_shared => {
-            "Not set, and required: calls are refused until an administrator sets it.".into()
-        }
-        (false, _, true) => "Not set, and required: calls are refused until you set it.".into(),
-        (false, _, false) if is_shared => "Not set. An administrator can set it.".into(),
-        (false, _, false) => "Not set. You can leave it out.".into(),
-    }
-}
-
-/// Returns the way in which a value reaches the server.
-fn slot_use(slot: &SlotView) -> &'static str {
-    match slot.location {
-        CredentialLocation::Argument => "The server gets it as an argument of each tool call.",
-        CredentialLocation::Env => "The server gets it as a variable of its process.",
-        CredentialLocation::Header => "The server gets it as a header of each request.",
-        CredentialLocation::Query => "The server gets it in the URL of each request.",
-    }
-}
-
-/// Returns where the data of the person goes: the host of the URL, or the file name of the program. Arguments and queries
-/// may contain secrets.
-fn destination(config: &ServerConfig) -> String {
-    match &config.transport {
-        Transport::Stdio { command, .. } => {
-            let program = command.rsplit(['/', '\\']).next().unwrap_or_default();
-            format!("Your data goes to the program {program}, which runs at this deployment.")
-        }
-        Transport::StreamableHttp(remote) => {
-            let url = Url::parse(&remote.url).ok();
-            let host = url
-                .as_ref()
-                .and_then(Url::host_str)
-                .unwrap_or("an unknown host");
-            format!("Your data goes to {host}.")
-        }
-    }
-}
-
-/// Returns the name that the server gives itself.
-fn own_title(server: &Server) -> Option<String> {
-    #[derive(Deserialize)]
-    struct ServerInfo {
-        title: Option<String>,
-        name: Option<String>,
-    }
-    let info = server.description.as_ref()?.server_info.as_ref()?;
-    let info: ServerInfo = serde_json::from_str(info.raw().get()).ok()?;
-    let title = info.title.or(info.name)?;
-    let title: String = title
-        .chars()
-        .filter(|character| !character.is_control())
-        .take(MAX_TITLE)
-        .collect();
-    (!title.trim().is_empty()).then_some(title)
-}
-
-/// Returns whether a server may ask for OAuth. A server that gets a credential in a header answers 401 to a wrong
-/// credential instead.
-fn asks_for_oauth(config: &ServerConfig) -> bool {
-    let has_header_slot = config
-        .credentials
-        .iter()
-        .any(|credential| credential.location == CredentialLocation::Header);
-    let Some(remote) = config.remote() else {
-        return false;
-    };
-    let is_authorization = |name: &String| name.eq_ignore_ascii_case("authorization");
-    let has_credential = remote.user_info.is_some() || remote.headers.keys().any(is_authorization);
-    !has_header_slot && !has_credential
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::model::remote::Remote;
-
-    #[test]
-    fn a_page_names_the_host_or_the_program_and_nothing_else() {
-        for command in ["/opt/secret-dir/tool", "tool", "C:\\bin\\tool"] {
-            let config = ServerConfig::new(Transport::Stdio {
-                command: command.into(),
-                args: vec!["--key=s3cret".into()],
-                env: [("KEY".to_owned(), "s3cret".to_owned())].into(),
-            });
-            assert_eq!(
-                destination(&config),
-                "Your data goes to the program tool, which runs at this deployment."
-            );
-        }
-        let remote = Remote::new("https://***@api.example.com:8443/path/s3cret?key=s3cret");
-        let config = ServerConfig::new(Transport::StreamableHttp(remote));
-        assert_eq!(destination(&config), "Your data goes to api.example.com.");
-    }
-
-    #[test]
-    fn a_server_with_a_credential_of_its_own_asks_for_no_oauth() {
-        let config = |url: &str| ServerConfig::new(Transport::StreamableHttp(Remote::new(url)));
-        assert!(asks_for_oauth(&config("https://h.example/mcp")));
-        let mut with_header = config("https://h.example/mcp");
-        with_header.credentials = vec![
-            serde_json::from_value(serde_json::json!({ "name": "KEY", "in": "header" }))
-                .expect("a credential"),
-        ];
-        assert!(!asks_for_oauth(&with_header));
-        let program = ServerConfig::new(Transport::Stdio {
-            command: "tool".into(),
-            args: vec![],
-            env: [].into(),
-        });
-        assert!(!asks_for_oauth(&program));
     }
 }

@@ -1,14 +1,11 @@
 //! The forms that set and remove values.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::person::{ConnectServer, Person};
-use super::server_page::{Outcome, Problem, ServerPage};
+use super::person::Person;
+use super::request::ServerForm;
+use super::server_page::Problem;
 use crate::core::catalog::server::Server;
 use crate::core::command::DeleteSecret;
 use crate::core::decide::access::missing_scope;
@@ -19,10 +16,10 @@ use crate::core::model::credential_check::broken_rule;
 use crate::core::names::{SecretName, UserName};
 use crate::http::extract::path::ServerNamePath;
 use crate::http::respond::html::HtmlError;
-use crate::http::respond::notice::{CompletedAction, redirect_with_notice};
-use crate::http::secrets::{COMMAND_LIMIT, NewSecret, store_secret};
+use crate::http::respond::notice::CompletedAction;
+use crate::http::secrets::{NewSecret, delete_secret, store_secret};
 use crate::http::signin::form::FormFields;
-use crate::http::state::{ApiState, change_origin};
+use crate::http::state::change_origin;
 use crate::views::failure::ErrorBody;
 
 /// The form that sets a value.
@@ -62,41 +59,24 @@ pub(crate) struct RemovalForm {
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub(crate) async fn set(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
-    fields: FormFields,
-) -> Result<Response, HtmlError> {
-    fields.check(&state, &headers, person.session())?;
-    let slot = FormSlot::from_fields(&person, &fields)?;
-    let page = ServerPage {
-        state: &state,
-        headers: &headers,
-        person: &person,
-        server: &server,
-    };
+pub(crate) async fn set(ServerForm { page, fields }: ServerForm) -> Result<Response, HtmlError> {
+    let slot = FormSlot::from_fields(&page.person, &fields)?;
     let value = fields.get("value");
-    if let Some(text) = slot.problem(&server, value) {
-        let problem = Problem::of_value(&slot.name, text);
-        return Ok(page.show(&Outcome::Failed(problem))?);
-    }
-    let secret = NewSecret {
-        origin: change_origin(person.caller(), None),
-        user: slot.user.clone(),
-        name: slot.name.clone(),
-        if_absent: false,
+    let result = match slot.problem(&page.server, value) {
+        Some(text) => Err(Problem::of_value(&slot.name, text)),
+        None => {
+            let secret = NewSecret {
+                origin: change_origin(page.person.caller(), None),
+                user: slot.user,
+                name: slot.name.clone(),
+                if_absent: false,
+            };
+            store_secret(&page.state, &page.server, secret, value)
+                .await
+                .map_err(|failure| Problem::from(failure).with_slot(&slot.name))
+        }
     };
-    match store_secret(&state, &server, secret, value).await {
-        Ok(()) => {
-            let action = CompletedAction::ValueSet(slot.name);
-            Ok(redirect_with_notice(&state, &server, action)?)
-        }
-        Err(failure) => {
-            let problem = Problem::from_failure(failure, Some(&slot.name));
-            Ok(page.show(&Outcome::Failed(problem))?)
-        }
-    }
+    page.confirm(CompletedAction::ValueSet(slot.name), result)
 }
 
 /// Remove a value. A value that is removed already is no error.
@@ -110,36 +90,19 @@ pub(crate) async fn set(
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub(crate) async fn remove(
-    State(state): State<Arc<ApiState>>,
-    ConnectServer { person, server }: ConnectServer,
-    headers: HeaderMap,
-    fields: FormFields,
-) -> Result<Response, HtmlError> {
-    fields.check(&state, &headers, person.session())?;
-    let slot = FormSlot::from_fields(&person, &fields)?;
+pub(crate) async fn remove(ServerForm { page, fields }: ServerForm) -> Result<Response, HtmlError> {
+    let slot = FormSlot::from_fields(&page.person, &fields)?;
     let command = DeleteSecret {
-        origin: change_origin(person.caller(), None),
-        server_name: server.name.clone(),
+        origin: change_origin(page.person.caller(), None),
+        server_name: page.server.name.clone(),
         user: slot.user,
         name: slot.name.clone(),
     };
-    match state.send_command(&command, COMMAND_LIMIT).await {
-        Err(failure) if failure.code != Code::SecretNotFound => {
-            let page = ServerPage {
-                state: &state,
-                headers: &headers,
-                person: &person,
-                server: &server,
-            };
-            let problem = Problem::from_failure(failure, None);
-            Ok(page.show(&Outcome::Failed(problem))?)
-        }
-        _ => {
-            let action = CompletedAction::ValueRemoved(slot.name);
-            Ok(redirect_with_notice(&state, &server, action)?)
-        }
-    }
+    let result = match delete_secret(&page.state, &command).await {
+        Err(failure) if failure.code != Code::SecretNotFound => Err(failure.into()),
+        _ => Ok(()),
+    };
+    page.confirm(CompletedAction::ValueRemoved(slot.name), result)
 }
 
 /// The value that a form names: its name and its owner.

@@ -18,6 +18,7 @@ use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, change_origin};
 use crate::core::command::Disconnect;
 use crate::core::decide::access::{Action, may};
+use crate::core::failure::Failure;
 use crate::core::model::caller::Caller;
 use crate::core::names::UserName;
 use crate::time::clock::now_ms;
@@ -101,6 +102,14 @@ pub(super) async fn disconnect(
         user,
         part: None,
     };
-    state.send_command(&command, COMMAND_LIMIT).await?;
+    remove_values(&state, &command).await?;
     success(EmptyBody {})
+}
+
+/// Makes a worker remove values of a user.
+///
+/// # Errors
+/// Fails if the server was deleted.
+pub(super) async fn remove_values(state: &ApiState, command: &Disconnect) -> Result<(), Failure> {
+    state.send_command(command, COMMAND_LIMIT).await
 }

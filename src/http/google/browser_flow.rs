@@ -35,9 +35,9 @@ use crate::http::extract::callback::{refusal_reason, required_text, state_digest
 use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
 use crate::http::extract::query::PageQuery;
-use crate::http::respond::html::{HtmlError, failure_page, html_page, redirect};
+use crate::http::respond::html::{HtmlError, html_page, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
-use crate::http::respond::notice::{CompletedAction, redirect_with_notice, server_page_path};
+use crate::http::respond::notice::{CompletedAction, failure_with_way_back, redirect_with_notice};
 use crate::http::signin::form::{ButtonForm, FormFields};
 use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
@@ -304,9 +304,7 @@ pub(crate) async fn callback(
         }
         Ok(()) => access_given(&server, &cookie.user),
         Err(failure) if cookie.from_server_page => {
-            let back = server_page_path(&state, &server.name);
-            let text = format!("Back to the page of server {}", server.name);
-            return Ok(failure_page(failure, Some((&back, &text))));
+            return Ok(failure_with_way_back(&state, &server, failure));
         }
         Err(failure) => return Err(failure.into()),
     };

@@ -180,8 +180,9 @@ async fn get_prompt(request: &ClientRequest) -> Result<Bytes, RpcError> {
     Ok(prefixed(&server, result))
 }
 
-/// Finds the prompt with an exposed name, or with a raw name that exactly one of the servers has. A raw name needs the lists
-/// of all servers, and never looks like the name of a prompt of another server.
+/// Finds the prompt with an exposed name, or with a raw name that exactly one of the servers has. The function accepts a raw
+/// name only if all servers have listed their prompts. It refuses a raw name that begins with the name of a server and `__`:
+/// the caller may mean a prompt of that server.
 async fn find_prompt(
     request: &ClientRequest,
     name: &str,

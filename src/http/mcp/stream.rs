@@ -135,8 +135,8 @@ struct CallStream {
 }
 
 impl CallStream {
-    /// Returns the next text, or `None` at the end: after the response, or after the end of the caller's token. The end
-    /// of the stream cancels a running call.
+    /// Returns the next text, or `None` at the end: after the response, or after the end of the caller's token. When axum
+    /// drops the stream, a running call is cancelled.
     async fn next_text(&mut self) -> Option<Bytes> {
         if self.has_ended {
             return None;

@@ -31,9 +31,9 @@ use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
 use crate::http::extract::path::{SecretsServer, ServerNamePath};
 use crate::http::extract::query::PageQuery;
-use crate::http::respond::html::{HtmlError, failure_page, html_page, public_url, redirect};
+use crate::http::respond::html::{HtmlError, html_page, public_url, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
-use crate::http::respond::notice::{CompletedAction, redirect_with_notice, server_page_path};
+use crate::http::respond::notice::{CompletedAction, failure_with_way_back, redirect_with_notice};
 use crate::http::signin::form::{ButtonForm, FormFields};
 use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
@@ -298,9 +298,7 @@ pub(crate) async fn callback(
         }
         Ok(()) => access_given(&server, cookie.grant.user.as_ref()),
         Err(failure) if cookie.from_server_page => {
-            let back = server_page_path(&state, &server.name);
-            let text = format!("Back to the page of server {}", server.name);
-            return Ok(failure_page(failure, Some((&back, &text))));
+            return Ok(failure_with_way_back(&state, &server, failure));
         }
         Err(failure) => return Err(failure.into()),
     };

@@ -74,7 +74,7 @@ pub(crate) struct Form<'a> {
     pub button: &'a str,
 }
 
-/// A field whose text nobody sees. A page never shows the text of an earlier form.
+/// A field that hides the text while a person enters it. A page never shows the text of an earlier form.
 pub(crate) struct PasswordField<'a> {
     pub name: &'a str,
     /// Names the field on the page. A page has each id once.

@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::cookie::SignedCookie;
-use super::html::{page_path, redirect_after_form};
+use super::html::{failure_page, page_path, redirect_after_form};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::ids::ServerId;
@@ -86,6 +86,17 @@ pub(crate) fn redirect_with_notice(
     let cookie = COOKIE.issue(state, &notice)?;
     response.headers_mut().append(SET_COOKIE, cookie);
     Ok(response)
+}
+
+/// Returns a failure as a page with a link to the page of a server.
+pub(crate) fn failure_with_way_back(
+    state: &ApiState,
+    server: &Server,
+    failure: Failure,
+) -> Response {
+    let back = server_page_path(state, &server.name);
+    let text = format!("Back to the page of server {}", server.name);
+    failure_page(failure, Some((&back, &text)))
 }
 
 /// Returns the action that the page of a server has to confirm.

@@ -30,7 +30,7 @@ use crate::crypto::context::SecretContext;
 use crate::views::failure::ErrorBody;
 
 /// The longest time for setting or deleting a secret.
-pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(15);
+const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 /// A user's secret for one server.
 #[derive(Deserialize, ToSchema)]
@@ -175,8 +175,16 @@ pub(super) async fn delete(
         user: owner.into_user(),
         name,
     };
-    state.send_command(&command, COMMAND_LIMIT).await?;
+    delete_secret(&state, &command).await?;
     success(EmptyBody {})
+}
+
+/// Makes a worker delete a secret.
+///
+/// # Errors
+/// Fails if no value is stored, or if the server was deleted.
+pub(super) async fn delete_secret(state: &ApiState, command: &DeleteSecret) -> Result<(), Failure> {
+    state.send_command(command, COMMAND_LIMIT).await
 }
 
 /// The owner of a secret: one user, or all users.

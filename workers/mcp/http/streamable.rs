@@ -123,7 +123,7 @@ impl StreamableHttpConnection {
         self.stop_listening();
     }
 
-    /// Closes the connection and ends the session at the server, because nobody resumes it.
+    /// Closes the connection and ends the session at the server. Use [`Self::stop`] if a later start resumes the session.
     pub async fn end(&self) {
         self.stop();
         let context = self.session.context();
