@@ -265,7 +265,10 @@ fn start_exit_reason(status: ExitStatus) -> String {
 /// signal.
 fn exit_reason(status: ExitStatus) -> String {
     match status.code() {
-        Some(127) => "there is no such program, or it cannot be run".into(),
+        Some(127) => {
+            "there is no such program, it cannot be run, or its arguments and variables are too long"
+                .into()
+        }
         Some(code @ 129..) => format!("it was killed by signal {}", code - 128),
         Some(code) => format!("it exited with code {code}"),
         None => "its guard was killed".into(),

@@ -74,7 +74,7 @@ impl Supervisor {
                 }
                 () = wait_for_change(&self.handle, &self.manager, server) => return State::Acquiring,
                 () = self.handle.lease.ended() => {
-                    self.handle.users.stop_all(&self.handle).await;
+                    self.handle.users.stop_all(&self.manager, &self.handle).await;
                     return State::Acquiring;
                 }
             }

@@ -277,7 +277,10 @@ impl Supervisor {
 
     async fn release_ownership(&mut self) {
         self.handle.set_subscription(None);
-        self.handle.users.stop_all(&self.handle).await;
+        self.handle
+            .users
+            .stop_all(&self.manager, &self.handle)
+            .await;
         self.handle.lease.end();
         let lease = self.handle.id.into();
         let released = self.manager.leases.release(lease, self.manager.worker);

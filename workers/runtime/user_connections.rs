@@ -252,7 +252,7 @@ impl UserConnections {
         handle: &Arc<ServerHandle>,
         user: &UserName,
         since: u64,
-    ) -> Option<impl Future<Output = ()> + use<>> {
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let mut by_user = self.by_user.lock();
         let entry = by_user.get(user)?;
         if !entry.is_idle() || entry.last_use_ms.load(Ordering::Relaxed) != since {
@@ -307,7 +307,7 @@ impl UserConnections {
     }
 
     /// Stops all connections, because this worker does not own the server any more.
-    pub(super) async fn stop_all(&self, handle: &ServerHandle) {
+    pub(super) async fn stop_all(&self, manager: &ServerManager, handle: &ServerHandle) {
         let entries: Vec<_> = self
             .by_user
             .lock()
@@ -321,6 +321,9 @@ impl UserConnections {
             };
             if handle.lease.is_held() {
                 finish_calls(&connection).await;
+            }
+            let _ending = manager.users.ending(entry.kind);
+            if handle.lease.is_held() {
                 connection.end().await;
             } else {
                 // Another worker may start the processes at any moment, so this one gets no time for its end.

@@ -1,10 +1,12 @@
 //! The permits for processes and connections of single users in this worker (`MAX_USER_PROCESSES`,
 //! `MAX_USER_CONNECTIONS`). If all permits are taken, the connection that was idle for longest makes room.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::manager::ServerManager;
@@ -151,21 +153,28 @@ async fn find_permit(
     kind: UserConnectionKind,
 ) -> Option<OwnedSemaphorePermit> {
     let permits = manager.users.permits(kind);
+    // The call keeps its place in the queue, so no later call takes the permit of a connection that makes room for this one.
+    let mut freed = pin!(permits.free.clone().acquire_owned());
+    if let Some(permit) = freed.as_mut().now_or_never() {
+        return permit.ok();
+    }
     loop {
-        if let Ok(permit) = permits.free.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        if let Some(ending) = end_longest_idle(manager, kind) {
-            ending.await;
-            continue;
-        }
-        if permits.ending.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        // A connection that is being stopped returns its permit, or another one becomes idle before that.
-        let freed = permits.free.clone().acquire_owned();
-        if let Ok(Ok(permit)) = tokio::time::timeout(IDLE_CHECK, freed).await {
-            return Some(permit);
+        let Some(ending) = end_longest_idle(manager, kind) else {
+            if permits.ending.load(Ordering::Acquire) == 0 {
+                return freed.now_or_never()?.ok();
+            }
+            // A connection that is being stopped returns its permit, or another one becomes idle before that.
+            match tokio::time::timeout(IDLE_CHECK, freed.as_mut()).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) => continue,
+            }
+        };
+        // A task, so that the process gets its time to stop even if this call is cancelled.
+        let ended = manager.tasks.spawn(ending);
+        tokio::select! {
+            biased;
+            permit = freed.as_mut() => return permit.ok(),
+            _ = ended => {}
         }
     }
 }
@@ -175,7 +184,7 @@ async fn find_permit(
 fn end_longest_idle(
     manager: &Arc<ServerManager>,
     kind: UserConnectionKind,
-) -> Option<impl Future<Output = ()> + use<>> {
+) -> Option<impl Future<Output = ()> + Send + use<>> {
     loop {
         let handles = manager.handles();
         let idle = handles

@@ -19,9 +19,11 @@ const MAX_VARIABLE: usize = 96 * 1024;
 /// The longest value of a header or of a parameter, in bytes. Servers refuse longer ones.
 const MAX_SENT: usize = 16 * 1024;
 /// Variables with which a user could start other programs, load other code, or divert requests.
-const LOADER_VARIABLES: [&str; 19] = [
+const LOADER_VARIABLES: [&str; 22] = [
     "BROWSER",
     "CLASSPATH",
+    "DOCKER_CONFIG",
+    "DOCKER_HOST",
     "EDITOR",
     "ENV",
     "GCONV_PATH",
@@ -38,11 +40,13 @@ const LOADER_VARIABLES: [&str; 19] = [
     "SHELLOPTS",
     "TMPDIR",
     "VISUAL",
+    "SSLKEYLOGFILE",
     "_JAVA_OPTIONS",
 ];
 /// Beginnings of the names of such variables.
-const LOADER_PREFIXES: [&str; 24] = [
+const LOADER_PREFIXES: [&str; 26] = [
     "AWS_CONFIG",
+    "AWS_SHARED_",
     "BASH",
     "CORECLR_",
     "DOTNET_",
@@ -58,6 +62,7 @@ const LOADER_PREFIXES: [&str; 24] = [
     "NPM_",
     "OPENSSL_",
     "PERL",
+    "PHP_INI_",
     "PIP_",
     "PYTHON",
     "REQUESTS_CA",
@@ -68,7 +73,9 @@ const LOADER_PREFIXES: [&str; 24] = [
     "CURL_CA",
 ];
 /// Ends of the names of such variables.
-const LOADER_SUFFIXES: [&str; 5] = ["_ASKPASS", "_EDITOR", "_OPTIONS", "_PAGER", "_PROXY"];
+const LOADER_SUFFIXES: [&str; 6] = [
+    "_ASKPASS", "_EDITOR", "_OPTIONS", "_OPTS", "_PAGER", "_PROXY",
+];
 /// Ends of the names of keys. A key loads no code, whatever the beginning of its name is.
 const KEY_SUFFIXES: [&str; 6] = [
     "_API_KEY",

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{pid_for, register, until_ended};
 use crate::harness::App;
 use crate::processes::{idle, is_alive, under_way};
+use crate::wait::wait_until;
 
 async fn app_with_users(env: &[(&str, &str)], users: &[&str]) -> App {
     let app = App::start_with(env);
@@ -55,4 +56,26 @@ async fn an_unused_process_ends() {
     let pid = pid_for(&app, "ana").await;
     until_ended(pid).await;
     pid_for(&app, "ana").await;
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_process_of_a_server_that_is_being_deleted() {
+    let app = App::start_with(&[("MAX_USER_PROCESSES", "1")]);
+    let diary = app.dir.path().join("diary");
+    for name in ["fixture", "other"] {
+        let server = json!({
+            "credentials": [{ "name": "KEY", "in": "env", "required": true }],
+            "env": { "FIXTURE_STOP": "never", "FIXTURE_DIARY": diary },
+        });
+        app.register(name, server).await.ok();
+        app.set_secret("ana", name, "KEY", "key-of-ana").await;
+    }
+    pid_for(&app, "ana").await;
+    let (deleted, called) = tokio::join!(app.delete("/mcp/servers/fixture"), async {
+        wait_until("the process has to end", async || diary.exists()).await;
+        app.call("ana", "other", "echo", json!({ "message": "hi" }))
+            .await
+    });
+    deleted.ok();
+    called.ok();
 }
