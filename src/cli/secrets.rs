@@ -1,5 +1,5 @@
-//! `mcp-api secret set|delete`: manages the secrets of a user, or those that all users share. A value never comes from the command line, because every
-//! user of the machine can read the command lines of all processes.
+//! `mcp-api secret set|delete`: manages the secrets of a user, or those that all users share. A value never comes from the
+//! command line, because every user of the machine can read the command lines of all processes.
 
 use std::process::ExitCode;
 

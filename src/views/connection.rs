@@ -125,7 +125,7 @@ fn set_at(stored: Option<&SecretRef>) -> Option<String> {
     stored?.value.made_at().map(time)
 }
 
-/// Returns the state of the grant that serves the user: the own one, or else the one for all users.
+/// Returns the state of the grant that serves the user: the one of this user, or else the one for all users.
 fn oauth_state(server: &Server, user: &UserName, now: u64) -> Option<AuthorizationView> {
     server.remote()?;
     if let Some(grant) = server.grant(Some(user)).or(server.grant) {

@@ -122,10 +122,10 @@ async fn no_client_gets_the_reply_of_a_client_that_disconnected() {
     let leaving: Vec<_> = leaving.collect();
     let staying: Vec<_> = staying.collect();
     for done in join_all(staying).await {
-        done.expect("the own reply");
+        done.expect("a reply of this call");
     }
     for done in join_all(leaving).await {
-        done.expect("the own reply, or none");
+        done.expect("a reply of this call, or none");
     }
     for n in 0..30 {
         one(&app, n % 10, format!("after-{n}"), 0).await;

@@ -102,6 +102,13 @@ pub fn starts_without_user(server: &Server) -> bool {
     !server.config.starts_for_users_only() && connection_values(server, None).is_ok()
 }
 
+/// Returns whether a request of this user makes a server known that has not described itself yet: only the users start it, and
+/// this user can.
+pub fn is_introduced_by(server: &Server, user: &UserName) -> bool {
+    let is_users_own = server.grant(Some(user)).is_some() || !starts_without_user(server);
+    server.description.is_none() && is_users_own && connection_values(server, Some(user)).is_ok()
+}
+
 /// Returns the names of the credentials without which the server does not start by itself: the required ones that each
 /// user sets, and the required shared ones that are not set.
 pub fn needed_credentials(server: &Server) -> Vec<&SecretName> {

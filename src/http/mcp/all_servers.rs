@@ -26,6 +26,10 @@ const LIST_LIMIT: Duration = Duration::from_secs(5);
 const MAX_PAGES: usize = 100;
 /// The largest number of entries of one server.
 const MAX_ENTRIES: usize = 10_000;
+/// The largest list of one server in bytes.
+const MAX_SERVER_BYTES: usize = 4 << 20;
+/// The largest list of all servers in bytes.
+const MAX_BYTES: usize = 16 << 20;
 
 /// Executes a request.
 ///
@@ -44,13 +48,13 @@ pub(super) async fn handle(request: &ClientRequest) -> Result<Bytes, RpcError> {
     }
 }
 
-/// The entries of one server, or `None` if the server did not list them in time.
+/// The entries of one server, or `None` if the server did not list them in time, or not within the limits above.
 struct ServerList {
     server: Arc<Server>,
     entries: Option<Vec<Box<RawValue>>>,
 }
 
-/// Lists the entries of all servers. A server that fails is left out and named in `_meta`.
+/// Lists the entries of all servers. A server whose list cannot be had, or has no room, is left out and named in `_meta`.
 async fn list(
     request: &ClientRequest,
     member: &str,
@@ -61,16 +65,21 @@ async fn list(
             "cursor cannot be used, because the list has one page",
         ));
     }
-    let lists = list_all(request, member).await;
     let mut exposed = Vec::new();
     let mut missing = Vec::new();
-    for list in &lists {
-        match &list.entries {
-            Some(entries) => exposed.extend(expose(request, list, entries, exposed_member)),
-            None => missing.push(list.server.name.as_str()),
+    let mut size = 0;
+    for list in list_all(request, member).await {
+        let entries = list.entries.as_deref();
+        let own = entries.map(|entries| expose(request, &list, entries, exposed_member));
+        let own_size = |own: &Vec<String>| own.iter().map(String::len).sum::<usize>();
+        match own.filter(|own| size + own_size(own) <= MAX_BYTES) {
+            Some(own) => {
+                size += own_size(&own);
+                exposed.extend(own);
+            }
+            None => missing.push(list.server.name.clone()),
         }
     }
-    let size = exposed.iter().map(String::len).sum::<usize>();
     let mut writer = ObjectWriter::with_capacity(size + 256);
     if request.era == Era::Modern {
         writer.text("resultType", "complete");
@@ -131,7 +140,7 @@ async fn list_all(request: &ClientRequest, member: &str) -> Vec<ServerList> {
     let servers = request.exchange.servers_with(request.method.capability());
     let lists = servers.into_iter().map(async |server| {
         let entries = tokio::time::timeout(LIST_LIMIT, list_one(request, &server, member)).await;
-        let entries = entries.ok().and_then(Result::ok);
+        let entries = entries.ok().flatten();
         ServerList { server, entries }
     });
     futures::stream::iter(lists)
@@ -140,35 +149,36 @@ async fn list_all(request: &ClientRequest, member: &str) -> Vec<ServerList> {
         .await
 }
 
-/// Collects the pages of one server.
+/// Collects the pages of one server. `None`: a page cannot be used, or the list is too long.
 async fn list_one(
     request: &ClientRequest,
     server: &Arc<Server>,
     member: &str,
-) -> Result<Vec<Box<RawValue>>, RpcError> {
+) -> Option<Vec<Box<RawValue>>> {
     let mut entries = Vec::new();
-    let mut params = raw("{}".to_owned())?;
+    let mut size = 0;
+    let mut params = raw("{}".to_owned()).ok()?;
     for _ in 0..MAX_PAGES {
-        let page = request.send(server, params).await?;
-        let page = String::from_utf8_lossy(&page);
-        let Some(members) = Members::parse(&page) else {
-            break;
-        };
-        let listed = members.get(member).map(RawValue::get).unwrap_or("[]");
-        let listed: Vec<Box<RawValue>> = serde_json::from_str(listed).unwrap_or_default();
+        let page = request.send(server, params).await.ok()?;
+        size += page.len();
+        let page = std::str::from_utf8(&page).ok()?;
+        let members = Members::parse(page)?;
+        let listed: Vec<Box<RawValue>> = serde_json::from_str(members.get(member)?.get()).ok()?;
         entries.extend(listed);
-        entries.truncate(MAX_ENTRIES);
+        if size > MAX_SERVER_BYTES || entries.len() > MAX_ENTRIES {
+            return None;
+        }
         let Some(cursor) = members
             .get("nextCursor")
             .filter(|cursor| text_of(cursor).is_some())
         else {
-            break;
+            return Some(entries);
         };
         let mut writer = ObjectWriter::with_capacity(64);
         writer.raw("cursor", cursor.get());
-        params = raw(writer.finish())?;
+        params = raw(writer.finish()).ok()?;
     }
-    Ok(entries)
+    None
 }
 
 async fn get_prompt(request: &ClientRequest) -> Result<Bytes, RpcError> {

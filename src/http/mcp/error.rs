@@ -14,7 +14,7 @@ const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
-const INTERNAL_ERROR: i64 = -32603;
+pub(super) const INTERNAL_ERROR: i64 = -32603;
 /// MCP 2025-11-25 and earlier: a resource does not exist. In 2026-07-28 the code is -32602, with `data.uri`.
 const RESOURCE_NOT_FOUND: i64 = -32002;
 /// MCP 2026-07-28: a header differs from the body.

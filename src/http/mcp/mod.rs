@@ -17,6 +17,7 @@ mod error;
 mod extract;
 mod headers;
 mod hidden;
+mod introduction;
 mod legacy;
 mod list;
 mod list_cache;

@@ -16,6 +16,7 @@ use super::endpoint::Exchange;
 use super::envelope::{Message, Meta, parse_message};
 use super::error::RpcError;
 use super::headers;
+use super::introduction::introduce_servers;
 use super::legacy::{self, OpenSession};
 use super::stream::answer_call;
 use crate::core::failure::Failure;
@@ -54,6 +55,7 @@ async fn post_message(
 ) -> Response {
     let id = id_of(message);
     let (method, era) = labels(headers, message);
+    introduce_servers(exchange, method).await;
     let reply = dispatch(exchange, headers, body, message);
     let outcome = match &reply {
         Ok(Reply::NotAcceptable | Reply::Failed(_)) | Err(_) => "error",

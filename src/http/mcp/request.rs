@@ -115,6 +115,22 @@ async fn send_to_only(request: &ClientRequest) -> Result<Bytes, RpcError> {
 }
 
 impl ClientRequest {
+    /// Returns a request of a client that has no parameters.
+    pub(super) fn without_params(
+        exchange: Arc<Exchange>,
+        era: Era,
+        method: RequestMethod,
+    ) -> Result<Self, RpcError> {
+        Ok(Self {
+            traceparent: exchange.traceparent.clone(),
+            exchange,
+            era,
+            method,
+            params: raw("{}".to_owned())?,
+            meta: None,
+        })
+    }
+
     /// Returns a request of the same client with another method.
     pub(super) fn with_method(&self, method: RequestMethod) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Many users of one server: each gets the own value, and only active users have processes.
+//! Many users of one server: each gets their own value, and only active users have processes.
 
 use std::time::Instant;
 

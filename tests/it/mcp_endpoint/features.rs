@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{McpClient, error_code, result};
 use crate::harness::{Answer, App, fixture};
+use crate::remote::script::{Script, result_of};
 use crate::remote::{Kind, Real};
 
 const PATH: &str = "/mcp/servers/suite/mcp";
@@ -263,6 +264,53 @@ async fn a_server_that_is_down_does_not_keep_the_others_from_being_listed() {
         assert_eq!(list["prompts"].as_array().map(Vec::len), Some(4), "{list}");
         assert_eq!(list["_meta"]["mcp-api/missing"], json!(["down"]));
         assert_eq!(list["ttlMs"] == 0, client.is_modern, "{list}");
+    }
+}
+
+/// Starts a server whose list of prompts is this text.
+async fn listing(prompts: Value) -> Script {
+    Script::start(move |seen| match seen.about() {
+        "initialize" => {
+            let mut begun = seen.body["params"].clone();
+            begun["capabilities"] = json!({ "prompts": {} });
+            begun["serverInfo"] = json!({ "name": "scripted", "version": "1" });
+            Some(result_of(seen, begun))
+        }
+        "prompts/list" => Some(result_of(seen, prompts.clone())),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_used_is_left_out_and_named() {
+    let app = App::start();
+    register_suite(&app, "suite").await;
+    let many: Vec<_> = (0..10_001)
+        .map(|n| json!({ "name": format!("p{n}") }))
+        .collect();
+    let long = "x".repeat(5 << 20);
+    let lists = [
+        ("endless", json!({ "prompts": [], "nextCursor": "again" })),
+        (
+            "large",
+            json!({ "prompts": [{ "name": "p", "description": long }] }),
+        ),
+        ("many", json!({ "prompts": many })),
+        ("none", json!({})),
+        ("wrong", json!({ "prompts": { "name": "p" } })),
+    ];
+    let mut names = vec![];
+    for (name, prompts) in lists {
+        let script = listing(prompts).await;
+        let server = crate::remote::register(&app, name, &script.url, json!({}));
+        server.await.ok();
+        names.push(name);
+    }
+    for client in clients_of_all(&app).await {
+        let list = client.result("prompts/list", json!({})).await;
+        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(4));
+        assert_eq!(list["_meta"]["mcp-api/missing"], json!(names));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 mod features;
+mod introduction;
 mod isolation;
 mod legacy;
 mod meta;

@@ -236,14 +236,18 @@ fn tokens() -> GrantTokens {
     GrantTokens::new(value(5), value(6), true, 0, None)
 }
 
-/// Returns a catalog in which two users have a secret, and ana has OAuth tokens and Google tokens.
-fn given_connections() -> Given {
-    let stored = crate::core::event::GrantStored {
+fn granted(user: Option<UserName>) -> Event {
+    crate::core::event::GrantStored {
         server: server_id("crm"),
         server_name: name("crm"),
-        user: Some(ana()),
+        user,
         tokens: tokens(),
-    };
+    }
+    .into()
+}
+
+/// Returns a catalog in which two users have a secret, and ana has OAuth tokens and Google tokens.
+fn given_connections() -> Given {
     let google = GoogleConnected {
         server: server_id("crm"),
         server_name: name("crm"),
@@ -254,7 +258,7 @@ fn given_connections() -> Given {
         registered(json!([])),
         secret_set("crm", "ana", "A", 2),
         secret_set("crm", "ben", "A", 3),
-        stored.into(),
+        granted(Some(ana())),
         google.into(),
     ])
 }
@@ -322,4 +326,55 @@ fn a_user_without_values_is_disconnected_already() {
     given([])
         .when(|catalog| disconnect(catalog, &command()))
         .then_fails_with(Code::ServerNotFound);
+}
+
+/// Returns whether a request of ana makes the server known that these events describe.
+fn introduces(events: impl IntoIterator<Item = Event>) -> bool {
+    let catalog = given(events).catalog;
+    is_introduced_by(catalog.server("crm").expect("a server"), &ana())
+}
+
+fn needs_a_key() -> Event {
+    registered(json!([{"name": "KEY", "as": "x-key", "in": "header", "required": true}]))
+}
+
+#[test]
+fn a_user_with_all_values_introduces_a_server_that_only_users_start() {
+    assert!(introduces([
+        needs_a_key(),
+        secret_set("crm", "ana", "KEY", 2)
+    ]));
+    assert!(!introduces([
+        needs_a_key(),
+        secret_set("crm", "ben", "KEY", 2)
+    ]));
+}
+
+#[test]
+fn a_user_with_a_grant_introduces_a_server() {
+    assert!(introduces([registered(json!([])), granted(Some(ana()))]));
+    assert!(!introduces([
+        registered(json!([])),
+        granted(Some(name("ben")))
+    ]));
+}
+
+#[test]
+fn no_user_introduces_a_server_that_starts_by_itself_or_is_known() {
+    assert!(!introduces([registered(json!([]))]));
+    let described = crate::core::event::ServerDescribed {
+        server: server_id("crm"),
+        name: name("crm"),
+        digest: "a".to_owned(),
+        capabilities: None,
+        server_info: None,
+        instructions: None,
+        protocol_version: None,
+        fencing_token: None,
+    };
+    assert!(!introduces([
+        needs_a_key(),
+        secret_set("crm", "ana", "KEY", 2),
+        described.into(),
+    ]));
 }

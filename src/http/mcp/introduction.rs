@@ -1,0 +1,83 @@
+//! Makes servers known that nobody but a user can start.
+//!
+//! The program knows the tools and the capabilities of a server once a connection to it has opened. A server whose values or
+//! grants belong to users has no connection before the first request of a user. An MCP client sends no such request, because
+//! it sees nothing that it could ask for. So its first `initialize` or list sends one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+
+use super::endpoint::Exchange;
+use super::error::INTERNAL_ERROR;
+use super::request::ClientRequest;
+use crate::core::catalog::server::Server;
+use crate::core::decide::credential::is_introduced_by;
+use crate::core::mcp::version::Era;
+use crate::core::model::upstream_request::RequestMethod;
+
+/// The requests whose answers depend on what the servers said of themselves.
+const METHODS: [&str; 6] = [
+    "initialize",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "server/discover",
+    "tools/list",
+];
+/// The number of servers that start at the same time for one request.
+const MAX_STARTS: usize = 16;
+/// The longest wait for the start of a server. It goes on after that, and a later request finds it.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// The longest wait until this process has read what the worker recorded of a started server.
+const RECORD_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts the servers for the user of a request that only users start and that have not described themselves yet. Returns
+/// when they are known or a limit has passed, and never fails: the request is answered from what is known then.
+pub(super) async fn introduce_servers(exchange: &Arc<Exchange>, method: &str) {
+    if !METHODS.contains(&method) {
+        return;
+    }
+    let mut servers = exchange.visible_servers(&exchange.state.catalog());
+    servers.retain(|server| is_introduced_by(server, &exchange.user));
+    if servers.is_empty() {
+        return;
+    }
+    let starts = servers
+        .into_iter()
+        .map(|server| introduce(exchange.clone(), server));
+    futures::stream::iter(starts)
+        .for_each_concurrent(MAX_STARTS, |start| start)
+        .await;
+}
+
+/// Sends a request that every server answers, be it with an error, and waits until the server is known.
+async fn introduce(exchange: Arc<Exchange>, server: Arc<Server>) {
+    let mut moved = exchange.state.projection().subscribe();
+    if !answers(&exchange, &server).await {
+        return;
+    }
+    let is_known = || {
+        let catalog = exchange.state.catalog();
+        catalog
+            .server_by_id(server.id)
+            .is_none_or(|server| server.description.is_some())
+    };
+    let recorded = async { while !is_known() && moved.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(RECORD_LIMIT, recorded).await;
+}
+
+/// Sends the request to the server. Returns whether the server answered, be it with an error of its own.
+async fn answers(exchange: &Arc<Exchange>, server: &Arc<Server>) -> bool {
+    let method = RequestMethod::ListPrompts;
+    let Ok(request) = ClientRequest::without_params(exchange.clone(), Era::Modern, method) else {
+        return false;
+    };
+    let sent = request.send(server, request.params.clone());
+    match tokio::time::timeout(START_LIMIT, sent).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.code != INTERNAL_ERROR,
+        Err(_) => false,
+    }
+}
