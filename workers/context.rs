@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::google::Application;
 use super::install::Installer;
 use super::oauth::limits::OAuthLimits;
+use super::open_requests::OpenRequests;
 use super::permits::Permits;
 use super::runtime::manager::{ManagerDeps, ServerManager};
 use super::sealed_store::SealedStore;
@@ -30,6 +31,8 @@ pub struct Context {
     pub opener: Opener,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
+    /// The requests of servers that wait for the clients of calls.
+    pub open_requests: Arc<OpenRequests>,
     pub oauth_limits: OAuthLimits,
     pub commands: CommandClient,
     pub job_client: JobClient,
@@ -99,6 +102,7 @@ impl Context {
             opener: deps.opener,
             metrics: deps.metrics,
             permits,
+            open_requests: Arc::default(),
             oauth_limits: OAuthLimits::default(),
             commands,
             job_client: deps.job_client,

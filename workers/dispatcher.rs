@@ -20,7 +20,8 @@ use crate::core::command::{
     UpdateServer, UseLink,
 };
 use crate::core::failure::Failure;
-use crate::core::model::tool_call::CallTool;
+use crate::core::model::server_request::AnswerRequest;
+use crate::core::model::tool_call::{CallTool, RetryTool};
 use crate::core::model::upstream_request::SendRequest;
 use crate::ports::bus::{Ask, AskHandler, Busy, Reply};
 use crate::telemetry::error::internal_error;
@@ -60,7 +61,7 @@ impl AskHandler for Dispatcher {
 /// Handles one ask with the permit that its command needs.
 async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     match ask.command {
-        CallTool::NAME => {
+        CallTool::NAME | RetryTool::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
             tools::call(context, ask).await
         }
@@ -75,6 +76,13 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         }
         ReadJobAnswer::NAME => {
             handle(ask, |command| jobs::read_answer(context.clone(), command)).await
+        }
+        // A call that waits for the answer holds the permits.
+        AnswerRequest::NAME => {
+            handle(ask, |command| {
+                tools::answer_request(context.clone(), command)
+            })
+            .await
         }
         CheckPackages::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;

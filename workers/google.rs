@@ -134,6 +134,8 @@ async fn call_exchange_tool(
 ) -> Result<Bytes, Failure> {
     let tool: ToolName = EXCHANGE.parse().map_err(internal_error)?;
     let request = tools::CallRequest {
+        client: None,
+        input: "",
         interim: None,
         server,
         user,

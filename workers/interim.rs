@@ -67,7 +67,9 @@ mod tests {
     }
 
     fn received(receiver: &mut InterimReceiver) -> Option<String> {
-        let Interim::Progress(params) = receiver.try_recv()?;
+        let Interim::Progress(params) = receiver.try_recv()? else {
+            panic!("a request");
+        };
         Some(String::from_utf8(params.to_vec()).expect("UTF-8"))
     }
 

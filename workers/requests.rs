@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::handler::HandlerError;
+use super::input_rounds::input_members;
 use super::tools::{CallRequest, Operation, checked_meta, run};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::command::Command as _;
@@ -25,6 +26,10 @@ struct PromptParams<'a> {
     name: Cow<'a, str>,
     #[serde(borrow)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, rename = "inputResponses")]
+    input_responses: Option<&'a RawValue>,
+    #[serde(borrow, rename = "requestState")]
+    request_state: Option<&'a RawValue>,
 }
 
 /// The parameters of `resources/read`.
@@ -64,6 +69,8 @@ pub(super) async fn send(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
     let traceparent = ask.traceparent.as_deref();
     let prompt;
     let resource;
+    // Other methods have the input among their members.
+    let mut input = String::new();
     let operation = match command.method {
         RequestMethod::GetPrompt => {
             prompt = parse_params::<PromptParams<'_>>(params)?;
@@ -71,6 +78,7 @@ pub(super) async fn send(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
             if !args.starts_with('{') {
                 return Err(Failure::invalid("arguments must be an object").into());
             }
+            input = input_members(prompt.input_responses, prompt.request_state)?;
             Operation::Prompt {
                 name: &prompt.name,
                 args,
@@ -89,7 +97,9 @@ pub(super) async fn send(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         timeout_ms: None,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
         meta: meta.as_deref(),
-        interim: None,
+        client: ask.client,
+        input: &input,
+        interim: ask.interim.as_ref(),
         start,
     };
     run(context, &request).await

@@ -13,23 +13,29 @@ use super::context::Context;
 use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_arguments};
 use super::google;
 use super::handler::HandlerError;
+use super::input_rounds::{call_in_rounds, input_members};
 use super::interim::ProgressRelay;
 use super::mcp::frame::TOOL_CALL;
-use super::mcp::{CallError, Connection, ProgressListener, RequestParams, RpcError, UserRequest};
+use super::mcp::{CallError, RequestParams, RpcError};
+use super::open_requests::{CallClient, CallClientGuard, CallClientParts};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
-use super::runtime::user_connections::{UserCall, UserConnections};
+use super::upstream_call::{EndedCall, UpstreamCall, UsedConnection};
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
+use crate::core::command::Command as _;
 use crate::core::decide::credential::connection_values;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::json_object::Members;
+use crate::core::mcp::client::McpClient;
 use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
+use crate::core::model::server_request::{AnswerDelivery, AnswerRequest};
+use crate::core::model::tool_call::RetryTool;
 use crate::core::model::upstream_request::RequestMethod;
 use crate::core::names::{ToolName, UserName};
 use crate::ports::bus::{Ask, InterimSender};
@@ -39,15 +45,19 @@ use crate::time::clock::{monotonic, now_ms};
 /// JSON-RPC 2.0: the parameters do not fit the method.
 const INVALID_PARAMS: i64 = -32602;
 
-/// Calls a tool for an ask. The body of the ask is the arguments. Returns the untouched CallToolResult.
+/// Calls a tool for an ask. The body of the ask is the arguments, or a repeated call. Returns the untouched CallToolResult.
 ///
 /// # Errors
 /// `Busy` without a permit, and the failure of the call.
 pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     let start = monotonic();
+    let (args, input) = match ask.command {
+        RetryTool::NAME => read_retry(&ask.body)?,
+        _ => (ask.body, String::new()),
+    };
     if !context.manager.alone {
         // Any client of the bus may have sent the arguments, and the server gets them as they are.
-        check_args_text(&ask.body)?;
+        check_args_text(&args)?;
     }
     let traceparent = ask.traceparent.as_deref();
     let meta = checked_meta(ask.meta.as_deref());
@@ -63,8 +73,7 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         .server(command.server.as_str())
         .cloned()
         .ok_or_else(|| Failure::server_not_found(&command.server))?;
-    let args =
-        std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
+    let args = std::str::from_utf8(&args).map_err(|_| Failure::invalid("args must be UTF-8"))?;
     let request = CallRequest {
         server: &server,
         user: &command.user,
@@ -75,10 +84,24 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         timeout_ms: command.timeout_ms,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
         meta: meta.as_deref(),
+        client: ask.client,
+        input: &input,
         interim: ask.interim.as_ref(),
         start,
     };
     run(context, &request).await
+}
+
+/// Returns the arguments of a repeated call, and the members of its input.
+fn read_retry(body: &Bytes) -> Result<(Bytes, String), Failure> {
+    let retry: RetryTool = serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(format!("The body is no repeated call: {error}")))?;
+    let input = input_members(
+        retry.input_responses.as_deref(),
+        retry.request_state.as_deref(),
+    )?;
+    let arguments = String::from(Box::<str>::from(retry.arguments));
+    Ok((arguments.into(), input))
 }
 
 /// Returns the members of a client's `_meta` that a server receives. Any client of the bus may have sent others too.
@@ -109,7 +132,7 @@ pub(super) enum Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
-    fn method(self) -> &'static str {
+    pub(super) fn method(self) -> &'static str {
         match self {
             Self::Tool { .. } => TOOL_CALL,
             Self::Prompt { .. } => RequestMethod::GetPrompt.as_str(),
@@ -117,7 +140,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    fn name(self) -> Option<&'a str> {
+    pub(super) fn name(self) -> Option<&'a str> {
         match self {
             Self::Tool { tool, .. } => Some(tool.as_str()),
             Self::Prompt { name, .. } => Some(name),
@@ -126,7 +149,7 @@ impl<'a> Operation<'a> {
     }
 
     /// Returns the parameters. Tools and prompts get the secrets as arguments.
-    fn params(self, secrets: &'a [SecretArgument<'a>]) -> RequestParams<'a> {
+    pub(super) fn params(self, secrets: &'a [SecretArgument<'a>]) -> RequestParams<'a> {
         let (name, args) = match self {
             Self::Tool { tool, args } => (tool.as_str(), args),
             Self::Prompt { name, args } => (name, args),
@@ -150,6 +173,10 @@ pub(super) struct CallRequest<'a> {
     pub traceparent: Option<&'a str>,
     /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
     pub meta: Option<&'a str>,
+    /// The MCP client that waits for the result.
+    pub client: Option<McpClient>,
+    /// The input that the server has asked for: members of `params`, as checked JSON.
+    pub input: &'a str,
     /// Receives the progress of the call.
     pub interim: Option<&'a InterimSender>,
     /// The time limit of the call counts from here.
@@ -157,16 +184,12 @@ pub(super) struct CallRequest<'a> {
 }
 
 impl CallRequest<'_> {
-    fn limit(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         let configured = self.server.config.tool_timeout_ms();
         Duration::from_millis(self.timeout_ms.unwrap_or(configured))
     }
 
-    fn time_left(&self) -> Duration {
-        self.limit().saturating_sub(self.start.elapsed())
-    }
-
-    fn timeout(&self, problem: &str) -> Failure {
+    pub(super) fn timeout(&self, problem: &str) -> Failure {
         let limit = self.limit().as_millis();
         let sentence = format!("Server {} {problem} within {limit} ms", self.server.name);
         Failure::new(Code::Timeout, sentence)
@@ -190,17 +213,50 @@ pub(super) async fn run(
     let opened = open_arguments(context, request).await?;
     let _redaction = CallRedaction::hold(&handle.redactor, &opened)?;
     let arguments = secret_arguments(&opened)?;
-    let progress = request.interim.map(|interim| {
-        let redactor = Arc::new(user_redactor(&handle, request, &opened));
-        ProgressRelay::listener(redactor, interim.clone())
-    });
-    match call_with_retry(context, &handle, request, &arguments, progress).await? {
+    let redactor = request
+        .interim
+        .map(|_| Arc::new(user_redactor(&handle, request, &opened)));
+    let messages = request.interim.zip(redactor.as_ref());
+    let wants_progress = request.client.is_none_or(|client| client.progress);
+    let progress = messages
+        .filter(|_| wants_progress)
+        .map(|(interim, redactor)| ProgressRelay::listener(redactor.clone(), interim.clone()));
+    let client = messages
+        .zip(request.client.and_then(McpClient::answering))
+        .map(|((interim, redactor), capabilities)| {
+            CallClient::begin(CallClientParts {
+                open: context.open_requests.clone(),
+                worker: context.manager.worker,
+                user: request.user.clone(),
+                capabilities,
+                interim: interim.clone(),
+                redactor: redactor.clone(),
+                metrics: context.metrics.clone(),
+            })
+        });
+    let call = UpstreamCall {
+        context,
+        handle: &handle,
+        request,
+        secrets: &arguments,
+        progress,
+        client: client.as_ref().map(CallClientGuard::client),
+    };
+    match call_in_rounds(&call).await? {
         Ok(result) => Ok(result),
         Err(ended) => {
             let redactor = user_redactor(&handle, request, &opened);
             Err(redact(context, &handle, request, ended, &redactor).into())
         }
     }
+}
+
+/// Gives the answer of an MCP client to the call that waits for it.
+pub(super) async fn answer_request(
+    context: Arc<Context>,
+    answer: AnswerRequest,
+) -> Result<AnswerDelivery, Failure> {
+    Ok(context.open_requests.deliver(answer))
 }
 
 /// The permits that a call holds besides the one of the worker.
@@ -246,80 +302,6 @@ async fn open_arguments(
         google::add_google_arguments(context, server, user, &mut arguments).await?;
     }
     Ok(arguments)
-}
-
-/// Calls the server. If the connection closes before the call has started, the call waits for the next connection.
-async fn call_with_retry(
-    context: &Context,
-    handle: &Arc<ServerHandle>,
-    request: &CallRequest<'_>,
-    secrets: &[SecretArgument<'_>],
-    progress: Option<Arc<dyn ProgressListener>>,
-) -> Result<Result<Bytes, EndedCall>, Failure> {
-    let server = request.server;
-    loop {
-        let connecting = connection(context, handle, server, request.user);
-        let used = tokio::time::timeout(request.time_left(), connecting)
-            .await
-            .map_err(|_| request.timeout("was not connected"))??;
-        let call = UserRequest {
-            method: request.operation.method(),
-            params: request.operation.params(secrets),
-            name: request.operation.name(),
-            traceparent: request.traceparent,
-            meta: request.meta,
-            timeout: request.time_left(),
-            reset_on_progress: server.config.reset_timeout_on_progress,
-            progress: progress.clone(),
-        };
-        let connection = used.connection();
-        match connection.call(call).await {
-            Err(CallError::Closed { begun: false }) => {}
-            Err(error @ CallError::Closed { begun: true }) => {
-                // The last lines of the server belong into `details`.
-                connection.drain_stderr().await;
-                return Ok(Err(EndedCall { error, used }));
-            }
-            outcome => return Ok(outcome.map_err(|error| EndedCall { error, used })),
-        }
-    }
-}
-
-/// A call without a result, and the connection that it used.
-struct EndedCall {
-    error: CallError,
-    used: UsedConnection,
-}
-
-/// The connection of one call.
-enum UsedConnection {
-    Shared(Arc<Connection>),
-    /// No other user has it.
-    OfUser(UserCall),
-}
-
-impl UsedConnection {
-    fn connection(&self) -> &Connection {
-        match self {
-            Self::Shared(connection) => connection,
-            Self::OfUser(call) => &call.connection,
-        }
-    }
-}
-
-/// Returns the connection for a user: some users have a connection of their own.
-async fn connection(
-    context: &Context,
-    handle: &Arc<ServerHandle>,
-    server: &Server,
-    user: &UserName,
-) -> Result<UsedConnection, Failure> {
-    if !UserConnections::serve(server, user) {
-        return handle.connection().await.map(UsedConnection::Shared);
-    }
-    handle.ensure_owned().await?;
-    let connection = handle.users.connection(&context.manager, handle, user);
-    connection.await.map(UsedConnection::OfUser)
 }
 
 /// Returns the redactor for the texts that the user of a request sees.

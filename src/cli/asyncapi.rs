@@ -29,6 +29,10 @@ const ASK_HEADERS: &[(&str, &str)] = &[
     ),
     ("traceparent", "W3C Trace Context, version 00."),
     (
+        "Mcp-Client",
+        "Only for tools.call, tools.retry and tools.request: the MCP client that waits, as JSON on one line. era: legacy or modern. capabilities: the sum of 1 (elicitation with a form), 2 (with a URL), 4 (sampling), 8 (sampling with tools) and 16 (roots). progress: whether it wants progress. A sender with the era legacy and capabilities gets messages with Mcp-Kind request.",
+    ),
+    (
         "Mcp-Meta",
         "Only for tools.call: a JSON object on one line of ASCII with at most 2048 bytes. The MCP server receives its members tracestate, baggage and <vendor>/<name> in _meta.",
     ),
@@ -47,7 +51,7 @@ const REPLY_HEADERS: &[(&str, &str)] = &[
     ),
     (
         "Mcp-Kind",
-        "Only with the status interim. progress: the body is the params object of notifications/progress, without its progressToken.",
+        "Only with the status interim. progress: the body is the params object of notifications/progress, without its progressToken. request: the body is a request of the MCP server to the client, which tools.answer answers: address, method and params.",
     ),
     (
         "Mcp-Position",

@@ -15,6 +15,7 @@ use super::membership::WorkerRegistry;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{Position, ServerId};
+use crate::core::mcp::client::McpClient;
 use crate::core::model::tool_call::CallTool;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{Ask, Bus, BusError, InterimSender, Reply, Target};
@@ -36,6 +37,8 @@ pub struct CommandRequest {
     pub server: Option<ServerId>,
     pub command: &'static str,
     pub call: Option<CallTool>,
+    /// The MCP client that waits for the result.
+    pub client: Option<McpClient>,
     /// Receives the messages before the reply. A retry of an ask that was not started keeps it.
     pub interim: Option<InterimSender>,
     pub body: Bytes,
@@ -90,6 +93,7 @@ impl CommandClient {
             traceparent: None,
             meta: None,
             call: None,
+            client: None,
             interim: None,
             body: Bytes::from(body),
         };
@@ -151,6 +155,7 @@ impl CommandClient {
             traceparent: request.traceparent.clone(),
             meta: request.meta.clone(),
             call: request.call.clone(),
+            client: request.client,
             interim: request.interim.clone(),
             body: request.body.clone(),
         }

@@ -378,6 +378,7 @@ impl ApiState {
             server,
             command: C::NAME,
             call: None,
+            client: None,
             interim: None,
             body: Bytes::from(body),
             traceparent: None,

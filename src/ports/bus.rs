@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::core::command::Area;
 use crate::core::ids::{Digest, Position, ServerId, WorkerId};
+use crate::core::mcp::client::McpClient;
 use crate::core::model::tool_call::CallTool;
 pub use crate::ports::interim::{Interim, InterimReceiver, InterimSender, interim_channel};
 
@@ -39,6 +40,8 @@ pub struct Ask {
     /// The fields of a tool call, whose body is the arguments alone. NATS carries the fields in a header.
     /// Every other command is the JSON of the body.
     pub call: Option<CallTool>,
+    /// The MCP client that waits for the result. REST clients and jobs have none.
+    pub client: Option<McpClient>,
     /// Receives the messages before the reply. `None`: the worker asks the server for none.
     pub interim: Option<InterimSender>,
     pub body: Bytes,

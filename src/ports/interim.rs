@@ -24,12 +24,15 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 pub enum Interim {
     /// The masked JSON object `params` of `notifications/progress`, without its `progressToken`.
     Progress(Bytes),
+    /// The JSON of a `ServerRequest`, masked. A full channel refuses it and never drops it.
+    Request(Bytes),
 }
 
 impl Interim {
-    fn length(&self) -> usize {
-        let Self::Progress(params) = self;
-        params.len()
+    /// Returns the length of the JSON in bytes.
+    pub fn length(&self) -> usize {
+        let (Self::Progress(bytes) | Self::Request(bytes)) = self;
+        bytes.len()
     }
 }
 
@@ -77,9 +80,14 @@ impl ChannelState {
     fn push(&mut self, message: Interim) {
         let is_full =
             self.waiting.len() >= MAX_WAITING || self.bytes + message.length() > MAX_WAITING_BYTES;
-        if is_full && let Some(replaced) = self.waiting.pop_back() {
-            self.bytes -= replaced.length();
+        if is_full {
             self.count_dropped();
+            match self.waiting.pop_back() {
+                Some(replaced @ Interim::Progress(_)) => self.bytes -= replaced.length(),
+                // A request must reach the client, so the message is lost instead.
+                Some(kept) => return self.waiting.push_back(kept),
+                None => {}
+            }
         }
         self.bytes += message.length();
         self.waiting.push_back(message);
@@ -111,6 +119,22 @@ impl InterimSender {
         state.push(message);
         drop(state);
         self.0.changed.notify_one();
+    }
+
+    /// Sends a request of a server and never waits. Returns false if the channel is full, if the request has more than
+    /// [`MAX_MESSAGE`] bytes, or if there is no receiver.
+    pub fn send_request(&self, request: Bytes) -> bool {
+        let mut state = self.0.state.lock();
+        let has_room = state.waiting.len() < MAX_WAITING
+            && state.bytes + request.len() <= MAX_WAITING_BYTES
+            && request.len() <= MAX_MESSAGE;
+        if state.has_no_receiver || !has_room {
+            return false;
+        }
+        state.push(Interim::Request(request));
+        drop(state);
+        self.0.changed.notify_one();
+        true
     }
 
     /// Counts a message that its producer could not send.
@@ -237,6 +261,23 @@ mod tests {
         assert_eq!(rest(&mut receiver), expected);
         sender.send(progress("room again"));
         assert_eq!(rest(&mut receiver), [progress("room again")]);
+    }
+
+    #[test]
+    fn a_full_channel_keeps_requests_and_refuses_more() {
+        let (sender, mut receiver) = interim_channel();
+        let request = |number: usize| Bytes::from(number.to_string());
+        for number in 0..MAX_WAITING {
+            assert!(sender.send_request(request(number)));
+        }
+        assert!(!sender.send_request(request(MAX_WAITING)));
+        sender.send(progress("lost"));
+        let expected: Vec<_> = (0..MAX_WAITING)
+            .map(|number| Interim::Request(request(number)))
+            .collect();
+        assert_eq!(rest(&mut receiver), expected);
+        drop(receiver);
+        assert!(!sender.send_request(request(0)));
     }
 
     #[test]

@@ -54,6 +54,12 @@ struct McpRequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServerRequestLabels {
+    method: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -95,6 +101,7 @@ pub struct Metrics {
     pub mcp_streams: Gauge,
     pub mcp_upgrades: Counter,
     pub mcp_sessions_issued: Counter,
+    mcp_server_requests: Family<ServerRequestLabels, Counter>,
 }
 
 /// Counts one open stream until it is dropped.
@@ -169,6 +176,7 @@ impl Metrics {
             mcp_streams: Gauge::default(),
             mcp_upgrades: Counter::default(),
             mcp_sessions_issued: Counter::default(),
+            mcp_server_requests: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -252,6 +260,11 @@ impl Metrics {
             metrics.mcp_requests.clone(),
         );
         registry.register(
+            "mcp_server_requests",
+            "Requests of MCP servers to the clients of calls by method and outcome",
+            metrics.mcp_server_requests.clone(),
+        );
+        registry.register(
             "mcp_streams",
             "Open event streams of MCP clients without an end",
             metrics.mcp_streams.clone(),
@@ -267,6 +280,12 @@ impl Metrics {
             metrics.mcp_sessions_issued.clone(),
         );
         Arc::new(metrics)
+    }
+
+    /// Counts a request of a server to the client of a call.
+    pub fn count_server_request(&self, method: &'static str, outcome: &'static str) {
+        let labels = ServerRequestLabels { method, outcome };
+        self.mcp_server_requests.get_or_create(&labels).inc();
     }
 
     /// Counts one message of an MCP client.

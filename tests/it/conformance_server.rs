@@ -65,7 +65,8 @@ type Found = BTreeMap<Check, String>;
 
 #[tokio::test]
 async fn a_server_with_a_command() {
-    let app = Deployment::start().await;
+    let mut app = Deployment::start().await;
+    app.kinds = &["a command", "sessions"];
     let suite = json!({
         "name": "suite", "command": remote::installed("python/bin/python"),
         "args": ["-u", fixture("mcp_suite.py")],
@@ -84,6 +85,15 @@ async fn a_server_behind_a_url() {
 }
 
 #[tokio::test]
+async fn a_server_behind_a_url_with_sessions() {
+    let real = Real::start(Kind::SuiteWithSessions).await;
+    let mut app = Deployment::start().await;
+    app.kinds = &["sessions"];
+    connected(&app.program, "suite", &real.url()).await;
+    app.compare("/mcp/servers/suite/mcp").await;
+}
+
+#[tokio::test]
 async fn all_servers() {
     let real = Real::start(Kind::Suite).await;
     let app = Deployment::start().await;
@@ -96,6 +106,8 @@ struct Deployment {
     program: App,
     url: String,
     is_distributed: bool,
+    /// The kinds of the server behind the endpoints.
+    kinds: &'static [&'static str],
 }
 
 impl Deployment {
@@ -112,6 +124,7 @@ impl Deployment {
             program,
             url,
             is_distributed,
+            kinds: &[],
         }
     }
 
@@ -122,7 +135,7 @@ impl Deployment {
         let runs = futures::future::join_all(runs).await;
         let mut differences = vec![];
         for (set, mut found) in SETS.iter().zip(runs) {
-            let known = known(set, path);
+            let known = known(set, path, self.kinds);
             // Scenarios wait 500 ms at most for some answers, and the sets keep the machine busy. A scenario with a
             // difference runs once more, alone.
             for scenario in differing_scenarios(&found, &known) {
@@ -250,15 +263,20 @@ fn failed_checks(folder: &Path, set: &Set) -> Found {
 }
 
 /// Returns the checks that do not pass in a set at an endpoint: the rows
-/// `| scenario | check | sets | result | why |` of `tests/README.md`. A set may be limited to an endpoint: `<set> at <path>`.
-fn known(set: &Set, path: &str) -> Found {
+/// `| scenario | check | sets | result | why |` of `tests/README.md`. A set may be limited to an endpoint (`<set> at <path>`) or
+/// to servers of a kind (`<set> with a command`, `<set> with sessions`).
+fn known(set: &Set, path: &str, kinds: &[&str]) -> Found {
     let rows = known_rows::<5>("Conformance of the MCP endpoints");
     let here = rows.into_iter().filter(|[_, _, sets, _, _]| {
-        sets.split(", ")
-            .any(|entry| match entry.split_once(" at ") {
-                Some((name, endpoint)) => name == set.name && endpoint == path,
+        sets.split(", ").any(|entry| {
+            if let Some((name, endpoint)) = entry.split_once(" at ") {
+                return name == set.name && endpoint == path;
+            }
+            match entry.split_once(" with ") {
+                Some((name, kind)) => name == set.name && kinds.contains(&kind),
                 None => entry == set.name,
-            })
+            }
+        })
     });
     here.map(|[scenario, check, _, result, _]| ((scenario, check), result))
         .collect()

@@ -85,6 +85,7 @@ fn call_request(
         server: server.exclusive_id(),
         command: CallTool::NAME,
         call: Some(call.clone()),
+        client: None,
         interim: None,
         body,
         traceparent: None,

@@ -8,9 +8,12 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::frame::{RequestFrame, RequestParams};
-use super::host::{NotificationSink, ProgressListener};
+use super::host::{ClientAsker, NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
+use super::pause::CallPause;
 use crate::core::failure::Failure;
+use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::time::clock::monotonic;
 
 /// The parts that every transport needs.
 #[derive(Clone)]
@@ -24,6 +27,12 @@ pub struct ClientOptions {
 pub struct UserRequest<'a> {
     pub method: &'static str,
     pub params: RequestParams<'a>,
+    /// The input that the server has asked for: members of `params`, as checked JSON. Only servers of 2026-07-28 ask so.
+    pub input: &'a str,
+    /// The capabilities of the MCP client that waits.
+    pub capabilities: ClientCapabilities,
+    /// Asks the client, if it answers requests while it waits.
+    pub asker: Option<Arc<dyn ClientAsker>>,
     /// The value of the header `Mcp-Name`.
     pub name: Option<&'a str>,
     pub traceparent: Option<&'a str>,
@@ -140,6 +149,7 @@ pub async fn call_over(mux: &Arc<Mux>, call: UserRequest<'_>) -> Result<Bytes, C
         id: request.id,
         method: call.method,
         params: call.params,
+        more: "",
         progress: progress.is_some(),
         traceparent: call.traceparent,
         meta: "",
@@ -154,7 +164,7 @@ pub async fn call_over(mux: &Arc<Mux>, call: UserRequest<'_>) -> Result<Bytes, C
             .await
             .map_err(|Closed| CallError::Closed { begun: true })
     };
-    within_timeout(exchange, progress.as_ref(), call.timeout)
+    within_timeout(exchange, progress.as_ref(), None, call.timeout)
         .await
         .and_then(call_result)
 }
@@ -168,23 +178,97 @@ pub fn call_result(reply: RpcReply) -> Result<Bytes, CallError> {
     }
 }
 
-/// Runs `exchange` for at most `limit`. Each progress notification restarts the limit, if the call wants that.
+/// Runs `exchange` for at most `limit`. Each progress notification restarts the limit, if the call wants that. The limit
+/// pauses while the client is asked.
 pub async fn within_timeout<T>(
     exchange: impl Future<Output = Result<T, CallError>>,
     progress: Option<&ProgressEffects>,
+    asker: Option<&dyn ClientAsker>,
     limit: Duration,
 ) -> Result<T, CallError> {
-    let Some(restart) = progress.and_then(ProgressEffects::restart) else {
+    let restart = progress.and_then(ProgressEffects::restart);
+    if restart.is_none() && asker.is_none() {
         return tokio::time::timeout(limit, exchange)
             .await
             .map_err(|_| CallError::TimedOut)?;
-    };
+    }
+    let pause = asker.map(ClientAsker::pause);
+    let paused = || pause.map_or(Duration::ZERO, CallPause::total);
     let mut exchange = std::pin::pin!(exchange);
+    let mut start = monotonic();
+    let mut paused_before = paused();
     loop {
+        let is_paused = pause.is_some_and(CallPause::is_paused);
+        let end = start + limit + (paused() - paused_before);
         tokio::select! {
             done = &mut exchange => return done,
-            () = restart.notified() => {}
-            () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
+            () = notified(restart) => {
+                start = monotonic();
+                paused_before = paused();
+            }
+            () = changed(pause) => {}
+            () = tokio::time::sleep_until(end), if !is_paused => return Err(CallError::TimedOut),
         }
+    }
+}
+
+async fn notified(restart: Option<&Notify>) {
+    match restart {
+        Some(restart) => restart.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(pause: Option<&CallPause>) {
+    match pause {
+        Some(pause) => pause.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::core::mcp::input_required::ClientMethod;
+
+    #[derive(Default)]
+    struct SlowClient(CallPause);
+
+    #[async_trait]
+    impl ClientAsker for SlowClient {
+        async fn answer(&self, _: ClientMethod, _: Option<&RawValue>) -> String {
+            let _pause = self.0.begin();
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            r#""result":{}"#.to_owned()
+        }
+
+        fn capabilities(&self) -> ClientCapabilities {
+            ClientCapabilities::ROOTS
+        }
+
+        fn pause(&self) -> &CallPause {
+            &self.0
+        }
+    }
+
+    /// Runs a call that works, asks its client for 100 s and works again. The call has 10 s.
+    async fn run(before: u64, after: u64) -> Result<(), CallError> {
+        let client = SlowClient::default();
+        let exchange = async {
+            tokio::time::sleep(Duration::from_secs(before)).await;
+            client.answer(ClientMethod::ListRoots, None).await;
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            Ok(())
+        };
+        within_timeout(exchange, None, Some(&client), Duration::from_secs(10)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_limit_of_a_call_pauses_while_its_client_is_asked() {
+        assert!(run(4, 5).await.is_ok());
+        assert!(matches!(run(4, 7).await, Err(CallError::TimedOut)));
+        assert!(matches!(run(11, 0).await, Err(CallError::TimedOut)));
     }
 }

@@ -71,6 +71,14 @@ impl Connection {
         }
     }
 
+    /// Whether the server speaks 2026-07-28. Its results may ask for input.
+    pub fn is_modern(&self) -> bool {
+        match self {
+            Self::Http(http) => http.is_modern(),
+            Self::Stdio(_) | Self::Sse(_) => false,
+        }
+    }
+
     pub fn is_closed(&self) -> bool {
         match self {
             Self::Stdio(stdio) => stdio.is_closed(),

@@ -39,6 +39,8 @@ pub struct RequestFrame<'a> {
     pub id: u64,
     pub method: &'a str,
     pub params: RequestParams<'a>,
+    /// More members of `params`, as checked JSON.
+    pub more: &'a str,
     pub progress: bool,
     pub traceparent: Option<&'a str>,
     /// More members of `_meta`, as JSON.
@@ -81,7 +83,7 @@ impl<'a> RequestParams<'a> {
 impl RequestFrame<'_> {
     /// Returns a size that the frame never exceeds, because a growing buffer leaves copies of secrets behind.
     pub fn capacity(&self) -> usize {
-        let meta = self.meta.len() + self.client_meta.map_or(0, str::len);
+        let meta = self.meta.len() + self.client_meta.map_or(0, str::len) + self.more.len();
         let params = match self.params {
             RequestParams::Named { name, args, .. } => args.len() + name.len() * 6,
             RequestParams::Members(members) => members.len(),
@@ -106,6 +108,12 @@ impl RequestFrame<'_> {
             self.id, self.method
         );
         let secret = self.append_params(&mut bytes);
+        if !self.more.is_empty() {
+            if self.has_params() {
+                bytes.push(b',');
+            }
+            append_without_line_breaks(&mut bytes, self.more.as_bytes());
+        }
         self.append_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");
         Frame {
@@ -140,6 +148,10 @@ impl RequestFrame<'_> {
         }
     }
 
+    fn has_params(&self) -> bool {
+        !matches!(self.params, RequestParams::Members(members) if members.trim().is_empty())
+    }
+
     fn append_meta(&self, bytes: &mut Vec<u8>) {
         let of_client = self.client_meta.unwrap_or_default().trim();
         let of_client = of_client
@@ -153,9 +165,7 @@ impl RequestFrame<'_> {
             Some(self.meta.to_owned()),
             of_client.map(str::to_owned),
         ];
-        let is_first =
-            matches!(self.params, RequestParams::Members(members) if members.trim().is_empty());
-        let mut start = if is_first {
+        let mut start = if !self.has_params() && self.more.is_empty() {
             r#""_meta":{"#
         } else {
             r#","_meta":{"#
@@ -221,6 +231,7 @@ mod tests {
                 args: r#"{"key":"caller","n":1}"#,
                 secrets: &secrets,
             },
+            more: "",
             progress: true,
             traceparent: Some("00-ab-cd-01"),
             meta: r#""more":true"#,
@@ -257,6 +268,7 @@ mod tests {
                 args: "{}",
                 secrets: &[],
             },
+            more: "",
             progress: false,
             traceparent: None,
             meta: "",
@@ -267,6 +279,44 @@ mod tests {
             "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\"arguments\":{}}}\n"
         );
     }
+
+    #[test]
+    fn the_input_of_a_client_stands_beside_the_parameters() {
+        for (params, expected) in [
+            (
+                RequestParams::Members(""),
+                r#"{"requestState":"s","_meta":{"a":1}}"#,
+            ),
+            (
+                RequestParams::Members("\"uri\":\"a:b\""),
+                r#"{"uri":"a:b","requestState":"s","_meta":{"a":1}}"#,
+            ),
+            (
+                RequestParams::Named {
+                    name: "echo",
+                    args: "{}",
+                    secrets: &[],
+                },
+                r#"{"name":"echo","arguments":{},"requestState":"s","_meta":{"a":1}}"#,
+            ),
+        ] {
+            let request = RequestFrame {
+                id: 7,
+                method: "tools/call",
+                params,
+                more: r#""requestState":"s""#,
+                progress: false,
+                traceparent: None,
+                meta: r#""a":1"#,
+                client_meta: None,
+            };
+            let built = request.build();
+            assert!(built.bytes.len() <= request.capacity());
+            let text = String::from_utf8_lossy(&built.bytes).into_owned();
+            assert!(text.contains(&format!("\"params\":{expected}}}")), "{text}");
+        }
+    }
+
     #[test]
     fn a_request_without_arguments_has_its_members() {
         let built = |members, client_meta| {
@@ -274,6 +324,7 @@ mod tests {
                 id: 7,
                 method: "resources/read",
                 params: RequestParams::Members(members),
+                more: "",
                 progress: false,
                 traceparent: None,
                 meta: "",

@@ -5,8 +5,11 @@ use hyper::Uri;
 use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
 
+use super::pause::CallPause;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
+use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::input_required::ClientMethod;
 use crate::core::model::remote::{ProtocolMode, StoredSession};
 
 /// The origin of a log line.
@@ -65,6 +68,20 @@ pub trait NotificationSink: Send + Sync {
 pub trait ProgressListener: Send + Sync {
     /// Receives the `params` of a notification as the server sent them. Returns at once.
     fn on_progress(&self, params: &RawValue);
+}
+
+/// Asks the MCP client of one call, for the server that executes the call.
+#[async_trait]
+pub trait ClientAsker: Send + Sync {
+    /// Returns the member of the JSON-RPC response that answers the server: `"result":…` or `"error":…`. Waits for the
+    /// client, within the limits of a call.
+    async fn answer(&self, method: ClientMethod, params: Option<&RawValue>) -> String;
+
+    /// The capabilities of the client, which the connection declares to the server.
+    fn capabilities(&self) -> ClientCapabilities;
+
+    /// The pause of the call's time limit while the client is asked.
+    fn pause(&self) -> &CallPause;
 }
 
 /// Stores the session of one server behind a URL.

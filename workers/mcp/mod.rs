@@ -14,6 +14,7 @@ pub mod http;
 pub mod jsonrpc;
 pub mod line_reader;
 pub mod mux;
+pub mod pause;
 pub mod rmcp_bridge;
 mod stderr;
 pub mod stdio;
@@ -25,7 +26,7 @@ pub use self::connection::Connection;
 pub use self::frame::RequestParams;
 pub use self::handshake::Handshake;
 pub use self::host::{
-    AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink,
+    AccessTokens, AppliedToken, ClientAsker, Credentials, LogSource, LogText, NotificationSink,
     ProgressListener, RedactionGuard, SessionStore,
 };
 pub use self::http::HttpTarget;

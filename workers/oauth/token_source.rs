@@ -289,6 +289,7 @@ impl TokenSource {
                 server: None,
                 command: RefreshTokens::NAME,
                 call: None,
+                client: None,
                 interim: None,
                 body: body.clone(),
                 traceparent: None,

@@ -77,6 +77,7 @@ async fn reconcile_server(
         server: server.exclusive_id(),
         command: ReconcileServer::NAME,
         call: None,
+        client: None,
         interim: None,
         body: body.into(),
         traceparent: None,

@@ -47,8 +47,7 @@ impl InterimRelay<'_> {
 
     /// Counts a message that does not fit into a NATS message.
     fn is_too_large(&self, message: &Interim) -> bool {
-        let Interim::Progress(params) = message;
-        let is_too_large = params.len() > chunked::max_inline(self.connection);
+        let is_too_large = message.length() > chunked::max_inline(self.connection);
         if is_too_large {
             self.messages.count_dropped();
         }

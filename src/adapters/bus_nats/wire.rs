@@ -16,7 +16,7 @@ use crate::core::command;
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
-use crate::core::model::tool_call::CallTool;
+use crate::core::model::tool_call::{CallTool, RetryTool};
 use crate::ports::bus::{Ask, BusError, Interim, JobMessage, Reply, Target};
 
 /// The time that the sender waits, in milliseconds.
@@ -26,6 +26,8 @@ static SEEN: HeaderName = HeaderName::from_static("Mcp-Seen");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The members of an MCP client's `_meta` that the server of a tool call receives, as JSON on one line of ASCII.
 static META: HeaderName = HeaderName::from_static("Mcp-Meta");
+/// The MCP client that waits for the result of an ask, as JSON on one line.
+static CLIENT: HeaderName = HeaderName::from_static("Mcp-Client");
 /// The id that a cancellation names. Without this header, the id is the reply subject.
 static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
 /// The fields of a tool call, as JSON on one line.
@@ -52,8 +54,10 @@ static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 
 /// The status of a message before the reply.
 const INTERIM_STATUS: &str = "interim";
-/// The kind of a progress message, and the only kind so far.
+/// The kind of a progress message.
 const PROGRESS: &str = "progress";
+/// The kind of a request of a server to the client of the call. Only a sender whose client answers requests gets it.
+const REQUEST: &str = "request";
 
 /// The bytes that the id of a job cannot contain in a subject.
 const ID: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -76,6 +80,12 @@ pub(super) fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMess
     add_call(&mut headers, ask.call.as_ref());
     if let Some(meta) = ask.meta.as_deref() {
         headers.insert(META.clone(), meta);
+    }
+    if let Some(client) = ask
+        .client
+        .and_then(|client| serde_json::to_string(&client).ok())
+    {
+        headers.insert(CLIENT.clone(), client);
     }
     if ask.interim.is_some() {
         headers.insert(INTERIM.clone(), PROGRESS);
@@ -163,7 +173,7 @@ fn fields_after_stamp(message: &Message) -> Option<(Duration, Position)> {
 
 /// Returns the fields of a tool call. An ask of another command has none.
 fn tool_call(message: &Message, command: &str) -> Result<Option<CallTool>, Failure> {
-    if command != CallTool::NAME {
+    if ![CallTool::NAME, RetryTool::NAME].contains(&command) {
         return Ok(None);
     }
     let missing = || Failure::invalid(format!("The header {CALL} is missing"));
@@ -226,6 +236,8 @@ pub(super) fn parse_ask(
     let call = tool_call(message, command)?;
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
     let meta = text(message, &META).map(Into::into);
+    // An unknown form belongs to a later version, and a client of it asks for nothing here.
+    let client = text(message, &CLIENT).and_then(|client| serde_json::from_str(client).ok());
     let chunked = chunked_body(message, max_body)?;
     let body = message.payload.clone();
     Ok(ReceivedAsk {
@@ -237,6 +249,7 @@ pub(super) fn parse_ask(
             traceparent,
             meta,
             call,
+            client,
             interim: None,
             body,
         },
@@ -349,10 +362,13 @@ pub(super) fn working(to: Subject) -> OutboundMessage {
 /// Returns a message before the reply.
 pub(super) fn interim(to: Subject, interim: Interim) -> OutboundMessage {
     let mut message = status_message(to, INTERIM_STATUS);
-    let Interim::Progress(params) = interim;
-    message.payload = params;
+    let (kind, payload) = match interim {
+        Interim::Progress(params) => (PROGRESS, params),
+        Interim::Request(request) => (REQUEST, request),
+    };
+    message.payload = payload;
     if let Some(headers) = message.headers.as_mut() {
-        headers.insert(KIND.clone(), PROGRESS);
+        headers.insert(KIND.clone(), kind);
     }
     message
 }
@@ -364,9 +380,14 @@ pub(super) fn is_before_reply(message: &Message) -> bool {
 
 /// Parses a message before the reply. A sign of life has no content, and an unknown kind belongs to a later version.
 pub(super) fn parse_interim(message: &Message) -> Option<Interim> {
-    let is_progress =
-        text(message, &STATUS) == Some(INTERIM_STATUS) && text(message, &KIND) == Some(PROGRESS);
-    is_progress.then(|| Interim::Progress(message.payload.clone()))
+    if text(message, &STATUS) != Some(INTERIM_STATUS) {
+        return None;
+    }
+    match text(message, &KIND)? {
+        PROGRESS => Some(Interim::Progress(message.payload.clone())),
+        REQUEST => Some(Interim::Request(message.payload.clone())),
+        _ => None,
+    }
 }
 
 /// Parses a reply. The sender of the ask fetches a chunked body afterwards.

@@ -21,8 +21,9 @@ use super::model::grant::{GrantId, GrantTokens};
 use super::model::job::StoredJobAnswer;
 use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
+use super::model::server_request::{AnswerDelivery, AnswerRequest};
 use super::model::tool::Tools;
-use super::model::tool_call::CallTool;
+use super::model::tool_call::{CallTool, RetryTool};
 use super::model::upstream_request::SendRequest;
 use super::names::{SecretName, ServerName, UserName};
 
@@ -126,7 +127,9 @@ commands! {
     ReconcileServer = Servers "servers.reconcile" v 1 Change -> ReconciledServer,
     ReadServerLogs = Servers "servers.read_logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
+    RetryTool = Tools "tools.retry" v 1 Ask -> ToolResult,
     SendRequest = Tools "tools.request" v 1 Ask -> RequestResult,
+    AnswerRequest = Tools "tools.answer" v 1 Ask -> AnswerDelivery,
     ExchangeGoogleCode = Google "google.exchange_code" v 1 Change -> (),
     RefreshTokens = Oauth "oauth.refresh_tokens" v 1 Change -> (),
     BeginAuthorization = Oauth "oauth.begin_authorization" v 1 Change -> AuthorizationStarted,

@@ -1,14 +1,17 @@
 //! The capabilities that a client declares in `initialize`, as bits. A session id carries the bits, so every facade knows
 //! them.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::version::ProtocolVersion;
-use crate::core::json_object::Members;
+use crate::core::json_object::{Members, append_member};
 
 /// The capabilities of a client that a server may use. A bit never changes its meaning, because sessions of earlier
 /// versions of the program hold it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
 pub struct ClientCapabilities(u16);
 
 impl ClientCapabilities {
@@ -67,6 +70,56 @@ impl ClientCapabilities {
 
     pub fn bits(self) -> u16 {
         self.0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the capabilities with which a server can ask the client for something.
+    pub fn of_questions(self) -> Self {
+        let questions = Self::ELICITATION_FORM.0
+            | Self::ELICITATION_URL.0
+            | Self::SAMPLING.0
+            | Self::SAMPLING_TOOLS.0
+            | Self::ROOTS.0;
+        Self(self.0 & questions)
+    }
+
+    /// Returns these capabilities and others.
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Returns the JSON object that declares the capabilities to a server.
+    pub fn declaration(self) -> String {
+        let mut declared = String::from("{");
+        let modes = [
+            (Self::ELICITATION_FORM, r#""form":{}"#),
+            (Self::ELICITATION_URL, r#""url":{}"#),
+        ];
+        let modes: Vec<_> = modes
+            .into_iter()
+            .filter(|(mode, _)| self.has(*mode))
+            .map(|(_, member)| member)
+            .collect();
+        if !modes.is_empty() {
+            append_member(
+                &mut declared,
+                r#""elicitation""#,
+                &format!("{{{}}}", modes.join(",")),
+            );
+        }
+        if self.has(Self::SAMPLING) {
+            let tools = self.has(Self::SAMPLING_TOOLS);
+            let members = if tools { r#"{"tools":{}}"# } else { "{}" };
+            append_member(&mut declared, r#""sampling""#, members);
+        }
+        if self.has(Self::ROOTS) {
+            append_member(&mut declared, r#""roots""#, "{}");
+        }
+        declared.push('}');
+        declared
     }
 
     /// Returns whether the client has declared all of these capabilities.
@@ -132,6 +185,19 @@ mod tests {
             (ProtocolVersion::V2025_11_25, 1 + 2 + 4 + 8 + 16),
         ] {
             assert_eq!(read(all, version), expected, "{}", version.as_str());
+        }
+    }
+
+    #[test]
+    fn a_declaration_declares_the_same_capabilities() {
+        for bits in 0..32 {
+            let capabilities = ClientCapabilities::from_bits(bits);
+            if capabilities.has(ClientCapabilities::SAMPLING_TOOLS)
+                && !capabilities.has(ClientCapabilities::SAMPLING)
+            {
+                continue;
+            }
+            assert_eq!(read(&capabilities.declaration(), NEWEST), bits);
         }
     }
 

@@ -1,5 +1,8 @@
 //! The revisions of the Model Context Protocol, and the era that each belongs to.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// A revision of the protocol, in the order of their dates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProtocolVersion {
@@ -67,7 +70,8 @@ impl ProtocolVersion {
 }
 
 /// The two families of revisions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub enum Era {
     /// 2024-11-05 to 2025-11-25: `initialize` begins a session.
     Legacy,

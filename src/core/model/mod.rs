@@ -15,6 +15,7 @@ pub mod remote;
 pub mod secret;
 pub mod server;
 pub mod server_json;
+pub mod server_request;
 pub mod timeout;
 pub mod token;
 pub mod tool;

@@ -261,6 +261,7 @@ async fn request_consent_url(
             tool,
             timeout_ms: Some(URL_LIMIT.as_millis() as u64),
         }),
+        client: None,
         interim: None,
         body: body.into(),
         traceparent: None,

@@ -1,6 +1,8 @@
 //! `tools/call`: the way of a call to its worker is that of `POST /mcp/tool/call`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -15,44 +17,126 @@ use super::envelope::{Meta, Params, is_id};
 use super::error::{RpcError, call_failure};
 use super::headers;
 use super::hidden::hidden_properties;
+use super::input::{ClientInput, StateScope, with_signed_state};
+use super::request::raw;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command as _};
+use crate::core::failure::Failure;
 use crate::core::json_object::text_of;
+use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::client::McpClient;
 use crate::core::mcp::forwarded_meta::forwarded_meta;
+use crate::core::mcp::input_required::InputRequired;
 use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
-use crate::core::model::tool_call::CallTool;
+use crate::core::model::tool_call::{CallTool, RetryTool};
 use crate::core::names::ToolName;
 use crate::http::tools::call::{ToolOutcome, call_limit, detach_slice, execute_call, with_links};
 use crate::ports::interim::{InterimReceiver, InterimSender, interim_channel};
 
+/// The longest time that the client of a call may take for all answers to its server. The worker limits it.
+const ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
+
 /// A call that runs while its future is polled. Dropping it cancels the call.
 pub(super) struct RunningCall {
     pub outcome: BoxFuture<'static, Outcome>,
-    /// The progress of the tool, if the client asked for it.
-    pub progress: Option<Progress>,
-    /// The outcome, while progress that came before it is not sent yet.
+    /// The messages of the server before the outcome, if the client takes any.
+    pub messages: Option<CallMessages>,
+    /// The outcome, while messages that came before it are not sent yet.
     pub finished: Option<Outcome>,
 }
 
 impl RunningCall {
-    pub(super) fn without_progress(outcome: BoxFuture<'static, Outcome>) -> Self {
+    pub(super) fn new(
+        outcome: BoxFuture<'static, Outcome>,
+        messages: Option<CallMessages>,
+    ) -> Self {
         Self {
             outcome,
-            progress: None,
+            messages,
             finished: None,
         }
     }
 }
 
-/// The progress notifications of one call.
-pub(super) struct Progress {
-    pub messages: InterimReceiver,
-    /// The raw progress token of the client.
-    pub token: String,
+/// The progress notifications of one call, and the requests of its server to the client.
+pub(super) struct CallMessages {
+    pub receiver: InterimReceiver,
+    /// The raw progress token of the client, if it wants progress.
+    pub token: Option<String>,
+}
+
+/// The client that makes a call.
+#[derive(Clone, Copy)]
+pub(super) struct CallingClient {
+    pub era: Era,
+    /// The capabilities with which a server can ask the client.
+    pub capabilities: ClientCapabilities,
+}
+
+impl CallingClient {
+    /// Opens the channel for the messages of a call that the client takes. Returns the client as the worker sees it.
+    ///
+    /// # Errors
+    /// -32602 if the progress token has the wrong type.
+    pub(super) fn open_channel(
+        self,
+        exchange: &Exchange,
+        meta: &Meta<'_>,
+    ) -> Result<CallChannel, RpcError> {
+        let token = meta.progress_token;
+        if !token.is_none_or(is_id) {
+            return Err(RpcError::wrong_params(
+                "_meta.progressToken must be a string or an integer",
+            ));
+        }
+        let takes_messages = exchange.accepted.events;
+        let token = token
+            .filter(|_| takes_messages)
+            .map(|token| token.get().to_owned());
+        let capabilities = match self.era {
+            // Such a client gets requests as results, which need no stream.
+            Era::Modern => self.capabilities,
+            Era::Legacy if takes_messages => self.capabilities,
+            Era::Legacy => ClientCapabilities::default(),
+        };
+        let client = McpClient {
+            era: self.era,
+            capabilities,
+            progress: token.is_some(),
+        };
+        let is_needed = token.is_some() || client.answering().is_some();
+        let (interim, messages) = is_needed
+            .then(|| {
+                let (sender, receiver) = interim_channel();
+                (sender, CallMessages { receiver, token })
+            })
+            .unzip();
+        Ok(CallChannel {
+            client,
+            interim,
+            messages,
+        })
+    }
+}
+
+/// The channel for the messages of a call.
+pub(super) struct CallChannel {
+    pub client: McpClient,
+    pub interim: Option<InterimSender>,
+    pub messages: Option<CallMessages>,
+}
+
+impl CallChannel {
+    /// Returns the time limit of a request to a worker. The worker does not count the time that the client takes for its
+    /// answers.
+    pub(super) fn limit(&self, server: &Server) -> Duration {
+        let answers = self.client.answering().map(|_| ANSWER_TIME);
+        call_limit(server, None) + answers.unwrap_or_default()
+    }
 }
 
 /// The tool that a call names.
@@ -128,16 +212,11 @@ pub(super) fn check_argument_headers(
 /// -32602 if the parameters are wrong.
 pub(super) fn begin_call(
     exchange: &Arc<Exchange>,
-    era: Era,
+    client: CallingClient,
     body: &Bytes,
     params: &Params<'_>,
     called: CalledTool,
 ) -> Result<RunningCall, RpcError> {
-    if params.input_responses.is_some() || params.request_state.is_some() {
-        return Err(RpcError::wrong_params(
-            "inputResponses and requestState cannot be used, because this endpoint asks for no input",
-        ));
-    }
     let arguments = match params.arguments {
         None => Bytes::from_static(b"{}"),
         Some(arguments) => {
@@ -148,14 +227,27 @@ pub(super) fn begin_call(
         }
     };
     let meta = &params.meta;
-    let (interim, progress) = progress(exchange, meta)?.unzip();
+    let channel = client.open_channel(exchange, meta)?;
+    let era = client.era;
     let server = called.server;
+    let shape = ResultShape {
+        exchange: exchange.clone(),
+        server: server.clone(),
+        era,
+        name: params.name.and_then(text_of).unwrap_or_default().into(),
+        arguments: arguments.clone(),
+    };
+    let input = ClientInput::read(params, era)?.open(exchange, &server, || shape.scope())?;
+    let (command, body) = match input {
+        None => (CallTool::NAME, arguments),
+        Some(input) => (RetryTool::NAME, retry_body(&arguments, input)?),
+    };
     let request = CommandRequest {
         area: Area::Tools,
         server: server.exclusive_id(),
-        command: CallTool::NAME,
-        time: call_limit(&server, None),
-        body: arguments,
+        command,
+        time: channel.limit(&server),
+        body,
         call: Some(CallTool {
             user: exchange.user.clone(),
             server: server.name.clone(),
@@ -164,20 +256,14 @@ pub(super) fn begin_call(
         }),
         traceparent: traceparent(meta).or_else(|| exchange.traceparent.clone()),
         meta: forwarded_meta(&meta.more).map(Into::into),
-        interim,
+        client: Some(channel.client),
+        interim: channel.interim,
     };
     let exchange = exchange.clone();
     let outcome = Box::pin(async move {
-        let state = &exchange.state;
-        let caller = &exchange.caller;
-        let shape = |result: &Bytes| {
-            let mut result = client_result(result, upstream_era(&server), era)?;
-            if exchange.endpoint.is_all() && declares_resources(&server) {
-                result.json = prefixed(&server, result.json);
-            }
-            Ok(result)
-        };
-        match execute_call(state, caller, &server, request, shape).await {
+        let shaped = |result: &Bytes| shape.apply(result);
+        let executed = execute_call(&exchange.state, &exchange.caller, &server, request, shaped);
+        match executed.await {
             Ok(result) => Outcome::Result(result.json),
             Err(failure) => {
                 let host = exchange.host.clone();
@@ -186,32 +272,57 @@ pub(super) fn begin_call(
             }
         }
     });
-    Ok(RunningCall {
-        outcome,
-        progress,
-        finished: None,
-    })
+    Ok(RunningCall::new(outcome, channel.messages))
 }
 
-/// Returns the channel for the progress of a call, if the client wants it and takes event streams.
-fn progress(
-    exchange: &Exchange,
-    meta: &Meta<'_>,
-) -> Result<Option<(InterimSender, Progress)>, RpcError> {
-    let Some(token) = meta.progress_token else {
-        return Ok(None);
+/// Returns the body of a call that is repeated with the client's input.
+fn retry_body(arguments: &Bytes, input: ClientInput) -> Result<Bytes, RpcError> {
+    let arguments = String::from_utf8_lossy(arguments).into_owned();
+    let retry = RetryTool {
+        arguments: raw(arguments)?,
+        input_responses: input.responses,
+        request_state: input.state,
     };
-    if !is_id(token) {
-        return Err(RpcError::wrong_params(
-            "_meta.progressToken must be a string or an integer",
-        ));
+    let body = serde_json::to_vec(&retry);
+    let body = body.map_err(|_| RpcError::wrong_params("arguments must be JSON"))?;
+    Ok(body.into())
+}
+
+/// The form in which a client gets the result of a call.
+struct ResultShape {
+    exchange: Arc<Exchange>,
+    server: Arc<Server>,
+    era: Era,
+    /// The tool, as the client names it.
+    name: String,
+    arguments: Bytes,
+}
+
+impl ResultShape {
+    fn scope(&self) -> StateScope<'_> {
+        StateScope {
+            method: "tools/call",
+            name: Cow::Borrowed(&self.name),
+            arguments: std::str::from_utf8(&self.arguments).unwrap_or_default(),
+        }
     }
-    if !exchange.accepted.events {
-        return Ok(None);
+
+    fn apply(&self, result: &Bytes) -> Result<ClientResult, Failure> {
+        let upstream = upstream_era(&self.server);
+        let is_modern = upstream == Era::Modern && self.era == Era::Modern;
+        if is_modern && InputRequired::parse(result)?.is_some() {
+            let scope = self.scope();
+            return Ok(ClientResult {
+                json: with_signed_state(&self.exchange, &self.server, &scope, result)?,
+                is_error: false,
+            });
+        }
+        let mut result = client_result(result, upstream, self.era)?;
+        if self.exchange.endpoint.is_all() && declares_resources(&self.server) {
+            result.json = prefixed(&self.server, result.json);
+        }
+        Ok(result)
     }
-    let (sender, messages) = interim_channel();
-    let token = token.get().to_owned();
-    Ok(Some((sender, Progress { messages, token })))
 }
 
 impl ToolOutcome for ClientResult {

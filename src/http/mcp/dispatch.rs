@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::answer::Outcome;
@@ -13,7 +14,7 @@ use super::endpoint::Exchange;
 use super::envelope::{Message, Meta, Params};
 use super::error::RpcError;
 use super::legacy::OpenSession;
-use super::{headers, legacy, modern};
+use super::{headers, legacy, modern, server_request};
 use crate::core::failure::Failure;
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
@@ -24,6 +25,8 @@ pub(super) enum Reply {
     Done(Outcome),
     /// A session has begun. The text is its id.
     Initialized(Outcome, String),
+    /// The answer of the client is on its way to the call that waits for it.
+    Answering(BoxFuture<'static, ()>),
     Call(RunningCall),
     /// An event stream without an end.
     Stream(Response),
@@ -61,10 +64,13 @@ pub(super) fn dispatch(
             }
             Ok(Reply::Accepted)
         }
-        Message::Response if modern::is_modern(headers, &Meta::default()) => Err(
+        Message::Response { .. } if modern::is_modern(headers, &Meta::default()) => Err(
             RpcError::invalid_request("A client of 2026-07-28 must not post responses"),
         ),
-        Message::Response => require_session(exchange, headers).map(|_| Reply::Accepted),
+        Message::Response { id, result, error } => {
+            require_session(exchange, headers)?;
+            server_request::read_answer(exchange, id, *result, *error)
+        }
     }
 }
 
@@ -89,7 +95,9 @@ pub(super) fn dispatch_in_array(
             legacy::notify(exchange, session, method, params);
             Ok(Reply::Accepted)
         }
-        Message::Response => Ok(Reply::Accepted),
+        Message::Response { id, result, error } => {
+            server_request::read_answer(exchange, id, *result, *error)
+        }
     }
 }
 
@@ -136,7 +144,7 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
         Message::Request { method, params, .. } | Message::Notification { method, params } => {
             (known_method(method), Some(params))
         }
-        Message::Response => ("response", None),
+        Message::Response { .. } => ("response", None),
     };
     let is_modern = params.map_or_else(
         || modern::is_modern(headers, &Meta::default()),

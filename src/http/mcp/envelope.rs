@@ -23,8 +23,12 @@ pub(super) enum Message<'a> {
         method: Cow<'a, str>,
         params: Params<'a>,
     },
-    /// The answer to a request of the server.
-    Response,
+    /// The answer to a request of the server: a result or an error.
+    Response {
+        id: &'a RawValue,
+        result: Option<&'a RawValue>,
+        error: Option<&'a RawValue>,
+    },
 }
 
 /// The members of `params` that any method of these endpoints reads. Each method checks the types of its own members.
@@ -179,8 +183,12 @@ pub(super) fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
             "id must be a string or an integer",
         )),
         (Some(JsonText(method)), None) => Ok(Message::Notification { method, params }),
-        (None, Some(_)) if envelope.result.is_some() != envelope.error.is_some() => {
-            Ok(Message::Response)
+        (None, Some(id)) if envelope.result.is_some() != envelope.error.is_some() => {
+            Ok(Message::Response {
+                id,
+                result: envelope.result,
+                error: envelope.error,
+            })
         }
         (None, _) => Err(RpcError::invalid_request(
             "The message must have a method; a response has an id and either result or error",
@@ -252,7 +260,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"error":null}"#,
         ] {
             assert!(
-                matches!(parsed(response), Some(Message::Response)),
+                matches!(parsed(response), Some(Message::Response { .. })),
                 "{response}"
             );
         }

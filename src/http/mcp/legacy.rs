@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::answer::Outcome;
-use super::call::{RunningCall, begin_call, find_tool};
+use super::call::{CallingClient, RunningCall, begin_call, find_tool};
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
 use super::envelope::Params;
@@ -32,6 +32,8 @@ use crate::time::clock::now_seconds;
 pub(super) struct OpenSession {
     pub version: ProtocolVersion,
     pub key: Digest,
+    /// The capabilities with which a server can ask the client.
+    pub capabilities: ClientCapabilities,
 }
 
 /// Finds the session that a request names.
@@ -67,6 +69,7 @@ pub(super) fn find_session(
     Ok(OpenSession {
         version: session.version,
         key,
+        capabilities: session.capabilities.of_questions(),
     })
 }
 
@@ -157,19 +160,22 @@ pub(super) fn handle(
     params: &Params<'_>,
 ) -> Result<Reply, RpcError> {
     exchange.check_server()?;
+    let client = CallingClient {
+        era: Era::Legacy,
+        capabilities: session.capabilities,
+    };
     match method {
         "ping" => Ok(Reply::Done(Outcome::Result(Bytes::from_static(b"{}")))),
         "tools/list" => tools_list(exchange, Era::Legacy, params.cursor)
             .map(|list| Reply::Done(Outcome::Result(list))),
         "tools/call" => {
             let called = find_tool(exchange, params)?;
-            let call = begin_call(exchange, Era::Legacy, body, params, called)?;
+            let call = begin_call(exchange, client, body, params, called)?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
         _ => {
             let method = find_method(exchange, method, Era::Legacy)?;
-            let outcome = begin_request(exchange, Era::Legacy, params, method)?;
-            let call = RunningCall::without_progress(outcome);
+            let call = begin_request(exchange, client, params, method)?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
     }

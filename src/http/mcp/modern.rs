@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Outcome, event};
-use super::call::{RunningCall, begin_call, check_argument_headers, find_tool};
+use super::call::{CallingClient, begin_call, check_argument_headers, find_tool};
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
 use super::envelope::{Meta, Params};
@@ -19,6 +19,7 @@ use super::list::tools_list;
 use super::listen::{self, StreamTexts, list_changed};
 use super::request::{begin_request, check_name_header, find_method};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// How long a client may keep a list, in milliseconds.
@@ -56,15 +57,25 @@ pub(super) fn handle(
         "tools/call" => {
             let called = find_named_tool(exchange, headers, params)?;
             check_argument_headers(exchange, headers, &called, params.arguments)?;
-            begin_call(exchange, Era::Modern, body, params, called).map(Reply::Call)
+            begin_call(exchange, calling_client(params), body, params, called).map(Reply::Call)
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
         _ => {
             let method = find_method(exchange, method, Era::Modern)?;
             check_name_header(headers, method, params)?;
-            begin_request(exchange, Era::Modern, params, method)
-                .map(|outcome| Reply::Call(RunningCall::without_progress(outcome)))
+            begin_request(exchange, calling_client(params), params, method).map(Reply::Call)
         }
+    }
+}
+
+/// Returns the client of a request, which declares its capabilities each time.
+fn calling_client(params: &Params<'_>) -> CallingClient {
+    let declared = params.meta.client_capabilities.map(|declared| {
+        ClientCapabilities::read(declared, ProtocolVersion::V2026_07_28).of_questions()
+    });
+    CallingClient {
+        era: Era::Modern,
+        capabilities: declared.unwrap_or_default(),
     }
 }
 

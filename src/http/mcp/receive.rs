@@ -20,6 +20,7 @@ use super::introduction::introduce_servers;
 use super::legacy::{self, OpenSession};
 use super::stream::answer_call;
 use crate::core::failure::Failure;
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::ProtocolVersion;
 use crate::http::extract::json::read_json;
 use crate::http::respond::json::ApiError;
@@ -72,6 +73,10 @@ async fn post_message(
 async fn respond(exchange: &Arc<Exchange>, reply: Reply, id: &str) -> Response {
     match reply {
         Reply::Accepted => StatusCode::ACCEPTED.into_response(),
+        Reply::Answering(delivery) => {
+            delivery.await;
+            StatusCode::ACCEPTED.into_response()
+        }
         Reply::Done(outcome) => message_response(
             exchange.accepted,
             outcome.status(),
@@ -118,7 +123,11 @@ fn parse_array<'a>(
     let only = "Only a session of 2025-03-26 may send an array, with 1 to 16 messages";
     let messages: Vec<&RawValue> =
         serde_json::from_slice(body).map_err(|_| RpcError::parse_error())?;
-    let session = require_session(exchange, headers)?;
+    // The one answer to an array carries no request to the client.
+    let session = OpenSession {
+        capabilities: ClientCapabilities::default(),
+        ..require_session(exchange, headers)?
+    };
     let is_allowed = session.version == ProtocolVersion::V2025_03_26;
     if !is_allowed || messages.is_empty() || messages.len() > MAX_MESSAGES {
         return Err(RpcError::invalid_request(only));
@@ -146,6 +155,10 @@ async fn answer_in_array(
     match dispatch_in_array(exchange, session, body, &message) {
         Ok(Reply::Done(outcome)) => Some(outcome.message(id)),
         Ok(Reply::Call(call)) => Some(call.outcome.await.message(id)),
+        Ok(Reply::Answering(delivery)) => {
+            delivery.await;
+            None
+        }
         Ok(_) => None,
         Err(error) => Some(error_text(error, id)),
     }

@@ -4,31 +4,30 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::all_servers;
 use super::answer::Outcome;
-use super::call::{traceparent, upstream_era};
+use super::call::{CallChannel, CallingClient, RunningCall, traceparent, upstream_era};
 use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::{RpcError, request_failure};
 use super::headers;
+use super::input::{ClientInput, StateScope, with_signed_state};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::catalog::server::Server;
 use crate::core::command::Command as _;
 use crate::core::decide::access::visible_failure;
-use crate::core::json_object::{ObjectWriter, text_of};
+use crate::core::failure::Failure;
+use crate::core::json_object::{Members, ObjectWriter, append_member, text_of};
 use crate::core::mcp::forwarded_meta::forwarded_meta;
+use crate::core::mcp::input_required::InputRequired;
 use crate::core::mcp::result::request_result;
 use crate::core::mcp::version::Era;
 use crate::core::model::upstream_request::{RequestMethod, SendRequest};
 use crate::http::tools::call::{call_limit, with_links};
 use crate::telemetry::error::internal_error;
-
-/// A request that runs while its future is polled. Dropping it cancels the request.
-pub(super) type RunningRequest = BoxFuture<'static, Outcome>;
 
 /// A request of a client, ready for a server.
 pub(super) struct ClientRequest {
@@ -37,6 +36,10 @@ pub(super) struct ClientRequest {
     pub method: RequestMethod,
     /// The parameters of the method, without `_meta`.
     pub params: Box<RawValue>,
+    /// The input that the server has asked for.
+    input: ClientInput,
+    /// The way of the server's messages to the client. Requests of this program itself have none.
+    channel: Option<CallChannel>,
     traceparent: Option<Arc<str>>,
     meta: Option<Arc<str>>,
 }
@@ -79,31 +82,32 @@ pub(super) fn check_name_header(
 /// -32602 if the parameters break a rule.
 pub(super) fn begin_request(
     exchange: &Arc<Exchange>,
-    era: Era,
+    client: CallingClient,
     params: &Params<'_>,
     method: RequestMethod,
-) -> Result<RunningRequest, RpcError> {
-    if params.input_responses.is_some() || params.request_state.is_some() {
-        return Err(RpcError::wrong_params(
-            "inputResponses and requestState cannot be used, because this endpoint asks for no input",
-        ));
-    }
+) -> Result<RunningCall, RpcError> {
+    let era = client.era;
+    let mut channel = client.open_channel(exchange, &params.meta)?;
+    let messages = channel.messages.take();
     let request = ClientRequest {
         exchange: exchange.clone(),
         era,
         method,
+        input: ClientInput::read(params, era)?,
+        channel: Some(channel),
         params: sent_params(method, params)?,
         traceparent: traceparent(&params.meta).or_else(|| exchange.traceparent.clone()),
         meta: forwarded_meta(&params.meta.more).map(Into::into),
     };
-    Ok(Box::pin(async move {
+    let outcome = Box::pin(async move {
         let result = if request.exchange.endpoint.is_all() {
             all_servers::handle(&request).await
         } else {
             send_to_only(&request).await
         };
         result.map_or_else(Outcome::Error, Outcome::Result)
-    }))
+    });
+    Ok(RunningCall::new(outcome, messages))
 }
 
 async fn send_to_only(request: &ClientRequest) -> Result<Bytes, RpcError> {
@@ -127,6 +131,8 @@ impl ClientRequest {
             era,
             method,
             params: raw("{}".to_owned())?,
+            input: ClientInput::default(),
+            channel: None,
             meta: None,
         })
     }
@@ -138,9 +144,37 @@ impl ClientRequest {
             era: self.era,
             method,
             params: self.params.clone(),
+            input: ClientInput::default(),
+            channel: None,
             traceparent: self.traceparent.clone(),
             meta: self.meta.clone(),
         }
+    }
+
+    fn scope(&self) -> StateScope<'_> {
+        let members = Members::parse(self.params.get()).unwrap_or_default();
+        let named = self.method.named_parameter();
+        StateScope {
+            method: self.method.as_str(),
+            name: named
+                .and_then(|name| members.get(name))
+                .and_then(text_of)
+                .unwrap_or_default(),
+            arguments: members.get("arguments").map_or("{}", RawValue::get),
+        }
+    }
+
+    /// Returns the result of a server in the form of the client's era.
+    fn shape(&self, server: &Server, result: &Bytes) -> Result<Bytes, Failure> {
+        let upstream = upstream_era(server);
+        let is_modern = upstream == Era::Modern && self.era == Era::Modern;
+        if is_modern
+            && self.method.named_parameter().is_some()
+            && InputRequired::parse(result)?.is_some()
+        {
+            return with_signed_state(&self.exchange, server, &self.scope(), result);
+        }
+        request_result(result, upstream, self.era, self.method.has_cache_hints())
     }
 
     /// Sends the request with these parameters to a server. Returns the result in the form of the client's era.
@@ -153,6 +187,11 @@ impl ClientRequest {
         params: Box<RawValue>,
     ) -> Result<Bytes, RpcError> {
         let exchange = &self.exchange;
+        let input = self.input.open(exchange, server, || self.scope())?;
+        let params = match input {
+            None => params,
+            Some(input) => with_input(&params, &input)?,
+        };
         let command = SendRequest {
             user: exchange.user.clone(),
             server: server.name.clone(),
@@ -161,23 +200,21 @@ impl ClientRequest {
         };
         let body = serde_json::to_vec(&command)
             .map_err(|error| request_failure(&internal_error(error), self.era))?;
+        let channel = self.channel.as_ref();
         let request = CommandRequest {
             area: SendRequest::AREA,
             server: server.exclusive_id(),
             command: SendRequest::NAME,
-            time: call_limit(server, None),
+            time: channel.map_or_else(|| call_limit(server, None), |channel| channel.limit(server)),
             body: Bytes::from(body),
             call: None,
-            interim: None,
+            client: channel.map(|channel| channel.client),
+            interim: channel.and_then(|channel| channel.interim.clone()),
             traceparent: self.traceparent.clone(),
             meta: self.meta.clone(),
         };
         let response = exchange.state.send_request(request).await;
-        let result = response.and_then(|response| {
-            let upstream = upstream_era(server);
-            let is_cacheable = self.method.has_cache_hints();
-            request_result(&response.body, upstream, self.era, is_cacheable)
-        });
+        let result = response.and_then(|response| self.shape(server, &response.body));
         result.map_err(|failure| {
             let failure = visible_failure(&exchange.caller, failure);
             let host = exchange.host.clone();
@@ -185,6 +222,23 @@ impl ClientRequest {
             request_failure(&failure, self.era)
         })
     }
+}
+
+/// Adds the input of a client to parameters.
+fn with_input(params: &RawValue, input: &ClientInput) -> Result<Box<RawValue>, RpcError> {
+    let text = params.get().trim_end();
+    let mut text = text.strip_suffix('}').unwrap_or(text).to_owned();
+    let members = [
+        (r#""inputResponses""#, &input.responses),
+        (r#""requestState""#, &input.state),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            append_member(&mut text, name, value.get());
+        }
+    }
+    text.push('}');
+    raw(text)
 }
 
 /// Returns the parameters of the method, without all others.

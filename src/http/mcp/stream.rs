@@ -14,8 +14,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::announcer::Notice;
 use super::answer::{Outcome, event, event_stream, message_response};
-use super::call::{Progress, RunningCall};
+use super::call::{CallMessages, RunningCall};
 use super::endpoint::Exchange;
+use super::server_request::request_event;
 use crate::ports::interim::Interim;
 
 /// The time after which a call is answered with a stream, so that a client sees a first byte in time.
@@ -29,7 +30,7 @@ pub(super) async fn answer_call(
 ) -> Response {
     let accepted = exchange.accepted;
     let first = if accepted.events {
-        first_part(&mut call).await
+        first_part(exchange, &mut call).await
     } else {
         Some(Part::Outcome(call.outcome.as_mut().await))
     };
@@ -37,7 +38,7 @@ pub(super) async fn answer_call(
         Some(Part::Outcome(outcome)) => {
             return message_response(accepted, outcome.status(), outcome.message(Some(id)));
         }
-        Some(Part::Progress(text)) => Some(text),
+        Some(Part::Message(text)) => Some(text),
         None => None,
     };
     exchange.state.metrics().mcp_upgrades.inc();
@@ -59,49 +60,65 @@ pub(super) async fn answer_call(
 
 /// A part of the answer to a call.
 enum Part {
-    /// A progress notification as an event.
-    Progress(Bytes),
+    /// A message before the outcome, as an event.
+    Message(Bytes),
     Outcome(Outcome),
 }
 
 /// Waits for the first part of the answer. Returns `None` if the call takes so long that a stream must begin.
-async fn first_part(call: &mut RunningCall) -> Option<Part> {
-    tokio::time::timeout(UPGRADE_AFTER, next_part(call))
-        .await
-        .ok()
+async fn first_part(exchange: &Exchange, call: &mut RunningCall) -> Option<Part> {
+    let part = next_part(exchange, call);
+    tokio::time::timeout(UPGRADE_AFTER, part).await.ok()
 }
 
-/// Waits for the next part of the answer. All progress comes before the outcome.
-async fn next_part(call: &mut RunningCall) -> Part {
-    let Some(progress) = &mut call.progress else {
-        return Part::Outcome(call.outcome.as_mut().await);
-    };
+/// Waits for the next part of the answer. All messages come before the outcome.
+async fn next_part(exchange: &Exchange, call: &mut RunningCall) -> Part {
+    loop {
+        let Some(message) = next_message(call).await else {
+            return match call.finished.take() {
+                Some(outcome) => Part::Outcome(outcome),
+                None => Part::Outcome(call.outcome.as_mut().await),
+            };
+        };
+        if let Some(text) = message_event(exchange, call.messages.as_ref(), &message) {
+            return Part::Message(text);
+        }
+    }
+}
+
+/// Returns the next message, or `None` if the outcome follows.
+async fn next_message(call: &mut RunningCall) -> Option<Interim> {
+    let messages = &mut call.messages.as_mut()?.receiver;
     if call.finished.is_none() {
         let message = tokio::select! {
             biased;
-            message = progress.messages.recv() => message,
+            message = messages.recv() => message,
             outcome = call.outcome.as_mut() => {
                 call.finished = Some(outcome);
                 None
             }
         };
-        if let Some(message) = message {
-            return progress_part(progress, message);
+        if message.is_some() {
+            return message;
         }
     }
-    // The poll that ended the call may have brought progress too.
-    if let Some(message) = progress.messages.try_recv() {
-        return progress_part(progress, message);
-    }
-    match call.finished.take() {
-        Some(outcome) => Part::Outcome(outcome),
-        None => Part::Outcome(call.outcome.as_mut().await),
-    }
+    // The poll that ended the call may have brought messages too.
+    messages.try_recv()
 }
 
-fn progress_part(progress: &Progress, message: Interim) -> Part {
-    let Interim::Progress(params) = message;
-    Part::Progress(progress_event(&progress.token, &params))
+/// Returns a message as an event, or `None` if the client does not take it.
+fn message_event(
+    exchange: &Exchange,
+    messages: Option<&CallMessages>,
+    message: &Interim,
+) -> Option<Bytes> {
+    match message {
+        Interim::Progress(params) => {
+            let token = messages?.token.as_ref()?;
+            Some(progress_event(token, params))
+        }
+        Interim::Request(request) => request_event(exchange, request),
+    }
 }
 
 /// Returns a progress notification with the token of the client. Its other members keep their text.
@@ -154,7 +171,7 @@ impl CallStream {
         let part = loop {
             let notice = tokio::select! {
                 biased;
-                part = next_part(&mut self.call) => break part,
+                part = next_part(&self.exchange, &mut self.call) => break part,
                 notice = self.notices.recv() => notice,
             };
             match notice {
@@ -164,11 +181,11 @@ impl CallStream {
                     state.check_still_valid(&self.exchange.caller).ok()?;
                 }
                 // The process drains, and the call still gets its answer.
-                Err(RecvError::Closed) => break next_part(&mut self.call).await,
+                Err(RecvError::Closed) => break next_part(&self.exchange, &mut self.call).await,
             }
         };
         Some(match part {
-            Part::Progress(text) => text,
+            Part::Message(text) => text,
             Part::Outcome(outcome) => {
                 self.has_ended = true;
                 event(&outcome.message(Some(&self.id)))
@@ -183,28 +200,25 @@ mod tests {
     use crate::ports::interim::interim_channel;
 
     #[tokio::test]
-    async fn progress_that_comes_with_the_outcome_is_sent_before_it() {
-        let (sender, messages) = interim_channel();
-        let mut call = RunningCall {
-            outcome: Box::pin(async move {
-                for params in ["{\"progress\":1}", "{\"progress\":2}"] {
-                    sender.send(Interim::Progress(Bytes::from_static(params.as_bytes())));
-                }
-                Outcome::Result(Bytes::from_static(b"{}"))
-            }),
-            progress: Some(Progress {
-                messages,
-                token: "1".to_owned(),
-            }),
-            finished: None,
+    async fn a_message_that_comes_with_the_outcome_is_sent_before_it() {
+        let (sender, receiver) = interim_channel();
+        let outcome = Box::pin(async move {
+            for params in ["1", "2"] {
+                sender.send(Interim::Progress(Bytes::from_static(params.as_bytes())));
+            }
+            Outcome::Result(Bytes::from_static(b"{}"))
+        });
+        let messages = CallMessages {
+            receiver,
+            token: Some("1".to_owned()),
         };
-        for step in ["\"progress\":1", "\"progress\":2"] {
-            let Part::Progress(text) = next_part(&mut call).await else {
-                panic!("the outcome came before {step}");
-            };
-            assert!(std::str::from_utf8(&text).expect("UTF-8").contains(step));
+        let mut call = RunningCall::new(outcome, Some(messages));
+        for params in ["1", "2"] {
+            let expected = Interim::Progress(Bytes::from_static(params.as_bytes()));
+            assert_eq!(next_message(&mut call).await, Some(expected));
         }
-        assert!(matches!(next_part(&mut call).await, Part::Outcome(_)));
+        assert_eq!(next_message(&mut call).await, None);
+        assert!(matches!(call.finished, Some(Outcome::Result(_))));
     }
 
     #[test]

@@ -96,6 +96,7 @@ pub(crate) async fn call(
         time: call_limit(&server, body.timeout_ms),
         body: detach_slice(&bytes, body.args),
         call: Some(body.into_command(user.clone())),
+        client: None,
         interim: None,
         traceparent,
         meta: None,

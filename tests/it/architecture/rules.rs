@@ -129,6 +129,7 @@ const WAITS: &[&str] = &[
     "workers/secrets.rs",
     // The protocol: timeouts of calls, and pauses that the server or its configuration chooses.
     "workers/mcp/call.rs",
+    "workers/mcp/http/asking_sessions.rs",
     "workers/mcp/stderr.rs",
     "workers/mcp/http/http_sse.rs",
     "workers/mcp/http/notifications.rs",

@@ -76,6 +76,7 @@ impl AskHandler for Reports {
 /// Sends an ask that takes interim messages, and returns the body of its reply.
 async fn request(bus: &Arc<dyn Bus>, interim: Option<InterimSender>) -> Bytes {
     let ask = Ask {
+        client: None,
         interim,
         ..ask(POOL, "", PATIENCE)
     };

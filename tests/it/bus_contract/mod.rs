@@ -65,6 +65,7 @@ pub fn ask(to: Target, body: &'static str, time_left: Duration) -> Ask {
         traceparent: None,
         meta: None,
         call: (command == CallTool::NAME).then_some(call),
+        client: None,
         interim: None,
         body: Bytes::from_static(body.as_bytes()),
     }

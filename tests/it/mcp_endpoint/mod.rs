@@ -2,6 +2,7 @@
 
 pub mod client;
 mod features;
+mod input;
 mod introduction;
 mod isolation;
 mod legacy;

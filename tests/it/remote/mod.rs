@@ -33,6 +33,8 @@ pub enum Kind {
     Python,
     /// The server that the conformance suite needs.
     Suite,
+    /// The same server without the revision 2026-07-28.
+    SuiteWithSessions,
 }
 
 impl Real {
@@ -55,7 +57,7 @@ impl Real {
     pub fn url(&self) -> String {
         let path = match self.kind {
             Kind::Everything(_, path) => path,
-            Kind::Python | Kind::Suite => "/mcp",
+            Kind::Python | Kind::Suite | Kind::SuiteWithSessions => "/mcp",
         };
         format!("http://127.0.0.1:{}{path}", self.port)
     }
@@ -91,6 +93,11 @@ impl Real {
             }
             Kind::Python => python_server("stateless.py", self.port),
             Kind::Suite => python_server("mcp_suite.py", self.port),
+            Kind::SuiteWithSessions => {
+                let mut command = python_server("mcp_suite.py", self.port);
+                command.arg("sessions");
+                command
+            }
         };
         self.child = Some(
             command

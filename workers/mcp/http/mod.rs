@@ -1,5 +1,6 @@
 //! Servers behind a URL. [`connect_http`] finds the protocol mode that the server speaks.
 
+mod asking_sessions;
 mod body;
 mod endpoint;
 mod http_sse;

@@ -65,7 +65,8 @@ impl HttpSession {
         token_is_fresh: bool,
     ) -> Result<OpenedSession, OpenError> {
         let params = format!(
-            r#"{{"protocolVersion":"{NEWEST_WITH_SESSION}","capabilities":{{}},"clientInfo":{{"name":"mcp-api","version":"{}"}}}}"#,
+            r#"{{"protocolVersion":"{NEWEST_WITH_SESSION}","capabilities":{},"clientInfo":{{"name":"mcp-api","version":"{}"}}}}"#,
+            self.capabilities.declaration(),
             env!("CARGO_PKG_VERSION")
         );
         let mut request = self.message("initialize", &params);

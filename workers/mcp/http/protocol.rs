@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::model::remote::StoredSession;
 
 /// The version without sessions.
@@ -20,13 +21,22 @@ pub(super) const WITH_SESSION: [&str; 4] = [
     NEWEST_WITH_SESSION,
 ];
 
-/// The members of `_meta` in every request without a session.
-pub(super) const META: &str = concat!(
-    r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
-    r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-api","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#""},"io.modelcontextprotocol/clientCapabilities":{}"#
-);
+macro_rules! meta {
+    ($capabilities:literal) => {
+        concat!(
+            r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+            r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-api","version":""#,
+            env!("CARGO_PKG_VERSION"),
+            r#""},"io.modelcontextprotocol/clientCapabilities":"#,
+            $capabilities
+        )
+    };
+}
+
+/// The members of `_meta` in every request without a session that declares no capabilities.
+const META: &str = meta!("{}");
+/// The same members up to the object of the capabilities.
+const META_START: &str = meta!("");
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -91,9 +101,14 @@ impl ProtocolContext {
         self.base.contains_key(SESSION_ID)
     }
 
-    /// Returns the members of `_meta` in every request.
-    pub fn meta(&self) -> &'static str {
-        if self.stateless { META } else { "" }
+    /// Returns the members of `_meta` in a request for a client with these capabilities. A session has declared its
+    /// capabilities when it was opened.
+    pub fn meta(&self, capabilities: ClientCapabilities) -> Cow<'static, str> {
+        match (self.stateless, capabilities.is_empty()) {
+            (false, _) => Cow::Borrowed(""),
+            (true, true) => Cow::Borrowed(META),
+            (true, false) => Cow::Owned(format!("{META_START}{}", capabilities.declaration())),
+        }
     }
 
     /// Returns the `params` of a request from its members.

@@ -9,6 +9,8 @@ use super::protocol::ProtocolContext;
 use super::transport::{
     BACKGROUND_TIMEOUT, EXCERPT, HttpTransport, OutgoingRequest, TransportError,
 };
+use crate::core::mcp::input_required::ClientMethod;
+use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::jsonrpc::{
     RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice,
 };
@@ -65,7 +67,21 @@ impl HttpTransport {
                 Ok(None)
             }
             (Some(method), Some(id)) => {
-                self.answer_server(context, method, id);
+                let asker = request.and_then(|request| request.asker);
+                match (ClientMethod::parse(method), asker) {
+                    (Some(method), Some(asker)) => {
+                        self.ask_client(context, asker.clone(), method, message.params, id);
+                    }
+                    (asked, _) => {
+                        if asked.is_some() {
+                            let line = format!(
+                                "the server sent {method}, and no client can be asked for it"
+                            );
+                            note(&*self.sink, &line);
+                        }
+                        self.answer_server(context, method, id);
+                    }
+                }
                 Ok(None)
             }
             (None, _) => Ok(request.and_then(|request| self.reply_in(request, &message, data))),
@@ -121,6 +137,27 @@ impl HttpTransport {
                 .is_some_and(|error| error.get().starts_with('{')),
         };
         is_ours.then(|| reply(message.result, message.error, bytes, self.result_limit))
+    }
+
+    /// Answers a request of the server with the answer of the client whose call the server executes. The asker limits the
+    /// number of requests and their time.
+    fn ask_client(
+        self: &Arc<Self>,
+        context: &ProtocolContext,
+        asker: Arc<dyn ClientAsker>,
+        method: ClientMethod,
+        params: Option<&RawValue>,
+        id: &RawValue,
+    ) {
+        let transport = self.clone();
+        let context = context.clone();
+        let (params, id) = (params.map(ToOwned::to_owned), id.to_owned());
+        tokio::spawn(async move {
+            let member = asker.answer(method, params.as_deref()).await;
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{},{member}}}"#, id.get());
+            let send = transport.send_notification(&context, "", body.into());
+            tokio::time::timeout(BACKGROUND_TIMEOUT, send).await.is_ok()
+        });
     }
 
     /// Answers a request of the server, as a client without capabilities does.

@@ -14,6 +14,7 @@ use super::param_headers::ParamHeaders;
 use super::protocol::ProtocolContext;
 use super::transport::{HttpTransport, OutgoingRequest, Received, TransportError};
 use crate::core::failure::Code;
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::model::remote::StoredSession;
 use crate::time::clock::{monotonic, now_ms};
 use crate::workers::mcp::call::ConnectError;
@@ -39,6 +40,8 @@ const SESSION_ERRORS: [i64; 2] = [-32002, -32001];
 
 pub struct HttpSession {
     pub transport: Arc<HttpTransport>,
+    /// The capabilities that `initialize` declares.
+    pub capabilities: ClientCapabilities,
     pub store: Arc<dyn SessionStore>,
     context: ArcSwap<ProtocolContext>,
     /// The newest description that the server gave of itself.
@@ -105,8 +108,18 @@ impl Verdict {
 
 impl HttpSession {
     pub fn new(transport: Arc<HttpTransport>, store: Arc<dyn SessionStore>) -> Arc<Self> {
+        Self::with_capabilities(transport, store, ClientCapabilities::default())
+    }
+
+    /// Returns a session that declares capabilities of clients when it is opened.
+    pub fn with_capabilities(
+        transport: Arc<HttpTransport>,
+        store: Arc<dyn SessionStore>,
+        capabilities: ClientCapabilities,
+    ) -> Arc<Self> {
         Arc::new(Self {
             transport,
+            capabilities,
             store,
             context: ArcSwap::default(),
             handshake: ArcSwapOption::default(),
@@ -316,6 +329,7 @@ impl HttpSession {
             method,
             name: None,
             progress: None,
+            asker: None,
             param_headers: vec![],
             token_is_fresh: false,
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::asking_sessions::AskingSessions;
 use super::notifications::listen;
 use super::param_headers::ParamHeaders;
 use super::protocol::ProtocolContext;
@@ -18,10 +19,13 @@ use crate::workers::mcp::call::{
 };
 use crate::workers::mcp::frame::{RequestFrame, TOOL_CALL, cancelled};
 use crate::workers::mcp::handshake::Handshake;
+use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::tool_list::ToolListPager;
 
 pub struct StreamableHttpConnection {
     session: Arc<HttpSession>,
+    /// The sessions of calls whose clients can be asked.
+    asking: AskingSessions,
     /// Reads the server's own stream.
     listener: Option<JoinHandle<()>>,
     calls: AtomicUsize,
@@ -33,6 +37,7 @@ impl StreamableHttpConnection {
     pub fn new(session: Arc<HttpSession>, listens: bool) -> Self {
         let listener = listens.then(|| tokio::spawn(listen(session.clone())));
         Self {
+            asking: AskingSessions::new(session.transport.clone()),
             session,
             listener,
             calls: AtomicUsize::new(0),
@@ -46,22 +51,28 @@ impl StreamableHttpConnection {
         }
         let _running = RunningCall::new(self);
         let progress = ProgressEffects::new(&call);
-        let id = self.session.next_id();
-        let context = self.session.context();
+        let asker = call.asker.as_ref();
+        let exchange = self.session_for(asker);
+        let session =
+            within_timeout(async { Ok(exchange.await) }, None, None, call.timeout).await?;
+        let id = session.next_id();
+        let context = session.context();
+        let meta = context.meta(call.capabilities);
         let frame = RequestFrame {
             id,
             method: call.method,
             params: call.params,
+            more: call.input,
             progress: progress.is_some(),
             traceparent: call.traceparent,
-            meta: context.meta(),
+            meta: &meta,
             client_meta: call.meta,
         };
         // The frame wipes its secrets after the request was sent or dropped.
         let body = Bytes::from_owner(frame.build());
         let param_headers = match call.name {
             Some(tool) if call.method == TOOL_CALL => {
-                self.session.param_headers.load().headers(tool, &body)
+                session.param_headers.load().headers(tool, &body)
             }
             _ => vec![],
         };
@@ -71,19 +82,30 @@ impl StreamableHttpConnection {
             method: call.method,
             name: call.name,
             progress: progress.as_ref(),
+            asker,
             param_headers,
             token_is_fresh: false,
         };
         let mut cancel = CancelOnDrop {
-            session: &self.session,
+            session: &session,
             id,
             ended: false,
         };
-        let exchange = async { self.session.send(&request).await.map_err(call_error) };
-        let reply = within_timeout(exchange, progress.as_ref(), call.timeout).await;
+        let exchange = async { session.send(&request).await.map_err(call_error) };
+        let asker = asker.map(|asker| &**asker);
+        let reply = within_timeout(exchange, progress.as_ref(), asker, call.timeout).await;
         // After a timeout the server still executes the call.
         cancel.ended = !matches!(reply, Err(CallError::TimedOut));
         reply.and_then(call_result)
+    }
+
+    /// Returns the session for a call: one that declares what its client can be asked for, if the server has sessions.
+    async fn session_for(&self, asker: Option<&Arc<dyn ClientAsker>>) -> Arc<HttpSession> {
+        let Some(asker) = asker.filter(|_| !self.is_modern()) else {
+            return self.session.clone();
+        };
+        let session = self.asking.get(asker.capabilities()).await;
+        session.unwrap_or_else(|| self.session.clone())
     }
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
@@ -92,6 +114,10 @@ impl StreamableHttpConnection {
 
     pub fn handshake(&self) -> Option<Handshake> {
         self.session.handshake.load().as_deref().cloned()
+    }
+
+    pub fn is_modern(&self) -> bool {
+        self.session.context().stateless
     }
 
     pub fn is_closed(&self) -> bool {
@@ -120,12 +146,14 @@ impl StreamableHttpConnection {
     /// Closes the connection. The server keeps the session, because the next start resumes it.
     pub fn stop(&self) {
         self.session.mark_lost("it was stopped");
+        self.asking.stop();
         self.stop_listening();
     }
 
     /// Closes the connection and ends the session at the server. Use [`Self::stop`] if a later start resumes the session.
     pub async fn end(&self) {
         self.stop();
+        self.asking.end().await;
         let context = self.session.context();
         if context.has_session() {
             self.session.transport.end_session(&context).await;

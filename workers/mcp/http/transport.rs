@@ -16,7 +16,7 @@ use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
 use crate::http_client::StreamedResponse;
 use crate::workers::mcp::call::{ConnectError, ProgressEffects};
-use crate::workers::mcp::host::NotificationSink;
+use crate::workers::mcp::host::{ClientAsker, NotificationSink};
 use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};
 use crate::workers::mcp::mux::RpcReply;
 
@@ -39,6 +39,8 @@ pub struct OutgoingRequest<'a> {
     /// The value of the header `Mcp-Name`: a tool, a prompt or the URI of a resource.
     pub name: Option<&'a str>,
     pub progress: Option<&'a ProgressEffects>,
+    /// Asks the client of the call.
+    pub asker: Option<&'a Arc<dyn ClientAsker>>,
     /// Headers that repeat arguments of the call.
     pub param_headers: Vec<(HeaderName, HeaderValue)>,
     /// The access token was refreshed for this request already.

@@ -11,6 +11,7 @@ use hyper::header::HeaderMap;
 use proptest::prelude::*;
 
 use super::{check, like, run_async};
+use mcp_api::core::mcp::capabilities::ClientCapabilities;
 use mcp_api::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
 use mcp_api::workers::mcp::host::CredentialError;
 use mcp_api::workers::mcp::{
@@ -168,6 +169,9 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
                 args: "{}",
                 secrets: &[],
             },
+            input: "",
+            capabilities: ClientCapabilities::default(),
+            asker: None,
             name: Some("t"),
             traceparent: None,
             meta: None,

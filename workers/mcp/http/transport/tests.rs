@@ -15,6 +15,7 @@ fn request(id: u64) -> OutgoingRequest<'static> {
         method: "tools/list",
         name: None,
         progress: None,
+        asker: None,
         param_headers: vec![],
         token_is_fresh: false,
     }
@@ -149,6 +150,7 @@ async fn progress_of_the_request_is_passed_on_until_the_reply() {
     let effects = ProgressEffects::of_listener(listener.clone());
     let request = OutgoingRequest {
         progress: Some(&effects),
+        asker: None,
         ..request(7)
     };
     let context = ProtocolContext::new(None, None);

@@ -1,0 +1,27 @@
+//! The MCP client that waits for the result of a request.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::capabilities::ClientCapabilities;
+use super::version::Era;
+
+/// What the worker must know of the MCP client that waits for a result. Requests of REST clients and jobs have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct McpClient {
+    pub era: Era,
+    /// The capabilities with which a server can ask the client for something, as bits.
+    #[serde(default)]
+    pub capabilities: ClientCapabilities,
+    /// The client wants the progress notifications of the server.
+    #[serde(default)]
+    pub progress: bool,
+}
+
+impl McpClient {
+    /// Returns the capabilities of a client that answers requests on the stream of its call.
+    pub fn answering(self) -> Option<ClientCapabilities> {
+        (self.era == Era::Legacy && !self.capabilities.is_empty()).then_some(self.capabilities)
+    }
+}

@@ -1,0 +1,249 @@
+//! Input that a server of 2026-07-28 asks a client of the same revision for, and that the client sends with its next request
+//! (MCP 2026-07-28, Multi Round-Trip Requests).
+//!
+//! Users share the connection to a server, so a state of one user must not be of use to another one. The client therefore
+//! gets the state of the server inside a signed text. It is valid for ten minutes, for the same user, endpoint and request.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::call::upstream_era;
+use super::endpoint::Exchange;
+use super::envelope::Params;
+use super::error::RpcError;
+use crate::core::arguments::is_deep;
+use crate::core::catalog::server::Server;
+use crate::core::failure::Failure;
+use crate::core::json_object::{Members, ObjectWriter, push_json_text, text_of};
+use crate::core::mcp::version::Era;
+use crate::crypto::seal::Sealer;
+use crate::telemetry::error::internal_error;
+use crate::time::clock::now_seconds;
+
+/// The purpose of the signature.
+const PURPOSE: &str = "mcp request state";
+/// How long a client may take for its next request.
+const LIFETIME_SECONDS: u64 = 600;
+
+/// The members `inputResponses` and `requestState` of a request.
+#[derive(Default)]
+pub(super) struct ClientInput {
+    pub responses: Option<Box<RawValue>>,
+    pub state: Option<Box<RawValue>>,
+}
+
+impl ClientInput {
+    /// Reads the input of a request.
+    ///
+    /// # Errors
+    /// -32602 if a member has the wrong form, or if the client belongs to an era without such input.
+    pub(super) fn read(params: &Params<'_>, era: Era) -> Result<Self, RpcError> {
+        let is_present = params.input_responses.is_some() || params.request_state.is_some();
+        if is_present && era == Era::Legacy {
+            return Err(RpcError::wrong_params(
+                "inputResponses and requestState belong to 2026-07-28; a session answers requests on their stream",
+            ));
+        }
+        let responses = params.input_responses;
+        if !responses.is_none_or(is_object_of_objects) {
+            return Err(RpcError::wrong_params(
+                "inputResponses must be an object of objects",
+            ));
+        }
+        Ok(Self {
+            responses: responses.map(ToOwned::to_owned),
+            state: params.request_state.map(ToOwned::to_owned),
+        })
+    }
+
+    /// Returns the input as the server receives it, or `None` if it receives none.
+    ///
+    /// # Errors
+    /// -32602 if the state does not belong to this request, or if it is too old.
+    pub(super) fn open<'a>(
+        &self,
+        exchange: &Exchange,
+        server: &Server,
+        scope: impl FnOnce() -> StateScope<'a>,
+    ) -> Result<Option<Self>, RpcError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || {
+            RpcError::wrong_params(
+                "requestState does not belong to this request, or it is older than ten minutes; send the request without it",
+            )
+        };
+        if upstream_era(server) == Era::Legacy {
+            // Such a server has given no state, and asks for no input.
+            return if self.state.is_some() {
+                Err(wrong())
+            } else {
+                Ok(None)
+            };
+        }
+        let state = match self.state.as_deref() {
+            None => None,
+            Some(state) => {
+                let signed = text_of(state).ok_or_else(wrong)?;
+                let scope = scope().digest(exchange, server);
+                let state = open_state(exchange.state.sealer(), &signed, &scope, now_seconds());
+                Some(json_text(&state.ok_or_else(wrong)?).ok_or_else(wrong)?)
+            }
+        };
+        Ok(Some(Self {
+            responses: self.responses.clone(),
+            state,
+        }))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.responses.is_none() && self.state.is_none()
+    }
+}
+
+/// The request that a state belongs to, apart from its user and its endpoint.
+pub(super) struct StateScope<'a> {
+    pub method: &'a str,
+    /// The tool, the prompt or the URI, as the client names it.
+    pub name: Cow<'a, str>,
+    /// The arguments of the client: JSON.
+    pub arguments: &'a str,
+}
+
+impl StateScope<'_> {
+    fn digest(&self, exchange: &Exchange, server: &Server) -> String {
+        // The order of members and the blanks between them may differ in the next request.
+        let arguments: Value = serde_json::from_str(self.arguments).unwrap_or_default();
+        let server = server.id.to_string();
+        let route = exchange.endpoint.route();
+        let arguments = arguments.to_string();
+        let parts = [
+            exchange.user.as_str(),
+            &route,
+            &server,
+            self.method,
+            &self.name,
+            &arguments,
+        ];
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
+/// The signed content of a state.
+#[derive(Serialize, Deserialize)]
+struct SignedState {
+    /// Seconds since 1970.
+    expires: u64,
+    scope: String,
+    /// The state of the server.
+    state: String,
+}
+
+fn open_state(sealer: &Sealer, signed: &str, scope: &str, now: u64) -> Option<String> {
+    let content: SignedState = sealer.verify_text(PURPOSE, signed)?;
+    (content.scope == scope && now < content.expires).then_some(content.state)
+}
+
+fn sign_state(sealer: &Sealer, state: String, scope: String, now: u64) -> Result<String, Failure> {
+    let content = SignedState {
+        expires: now + LIFETIME_SECONDS,
+        scope,
+        state,
+    };
+    sealer.sign_text(PURPOSE, &content).map_err(internal_error)
+}
+
+/// Returns a result that asks for input, with the state of the server inside a signed text.
+///
+/// # Errors
+/// `internal` if the key cannot be used.
+pub(super) fn with_signed_state(
+    exchange: &Exchange,
+    server: &Server,
+    scope: &StateScope<'_>,
+    result: &Bytes,
+) -> Result<Bytes, Failure> {
+    let text = std::str::from_utf8(result).map_err(internal_error)?;
+    let members = Members::parse(text).unwrap_or_default();
+    let mut writer = ObjectWriter::with_capacity(text.len() + 512);
+    for (key, value) in &members.0 {
+        let state = text_of(value).filter(|_| is_named(key, "requestState"));
+        match state {
+            None => writer.member(key, value.get()),
+            Some(state) => {
+                let scope = scope.digest(exchange, server);
+                let sealer = exchange.state.sealer();
+                let signed = sign_state(sealer, state.into_owned(), scope, now_seconds())?;
+                writer.text("requestState", &signed);
+            }
+        }
+    }
+    Ok(writer.finish().into())
+}
+
+fn is_named(key: &RawValue, name: &str) -> bool {
+    text_of(key).is_some_and(|key| key == name)
+}
+
+fn json_text(text: &str) -> Option<Box<RawValue>> {
+    let mut json = String::with_capacity(text.len() + 2);
+    push_json_text(&mut json, text);
+    RawValue::from_string(json).ok()
+}
+
+fn is_object_of_objects(responses: &RawValue) -> bool {
+    !is_deep(responses.get().as_bytes())
+        && Members::parse(responses.get()).is_some_and(|members| {
+            let mut values = members.0.iter();
+            values.all(|(_, value)| value.get().starts_with('{'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::keyring::{SecretsKey, new_record, open_keyring};
+
+    fn sealer() -> Sealer {
+        let key = SecretsKey::new("a key for tests".into());
+        let record = new_record(&key).expect("a record");
+        open_keyring(&record, &key, &[]).expect("a keyring").0
+    }
+
+    #[test]
+    fn a_state_is_valid_for_its_request_until_it_expires() {
+        let sealer = sealer();
+        let signed = sign_state(&sealer, "of the server".into(), "a".into(), 1000);
+        let signed = signed.expect("signed");
+        let opened = |signed: &str, scope, now| open_state(&sealer, signed, scope, now);
+        assert_eq!(opened(&signed, "a", 1599).as_deref(), Some("of the server"));
+        assert_eq!(opened(&signed, "a", 1600), None);
+        assert_eq!(opened(&signed, "b", 1000), None);
+        for index in 0..signed.len() {
+            let mut changed = signed.clone().into_bytes();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("UTF-8");
+            assert_eq!(opened(&changed, "a", 1000), None, "{index}");
+        }
+    }
+
+    #[test]
+    fn responses_are_an_object_of_objects() {
+        let accepted = |text: &str| {
+            is_object_of_objects(&RawValue::from_string(text.to_owned()).expect("JSON"))
+        };
+        assert!(accepted("{}") && accepted(r#"{"a":{"action":"accept"}}"#));
+        assert!(!accepted("[]") && !accepted(r#"{"a":1}"#) && !accepted("null"));
+    }
+}

@@ -1,0 +1,111 @@
+//! Rounds of a request: a server of 2026-07-28 may ask for input instead of answering, and the request is then sent again
+//! with the input (MCP 2026-07-28, Multi Round-Trip Requests).
+//!
+//! A client of the same revision gets the result that asks, and sends the next request itself. Nobody else can: for all
+//! other callers the worker sends it.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::upstream_call::{EndedCall, UpstreamCall};
+use crate::core::arguments::is_deep;
+use crate::core::failure::{Code, Failure};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
+use crate::core::mcp::input_required::{ClientMethod, InputRequired};
+use crate::core::mcp::version::Era;
+
+/// The most requests that the worker sends for one request of its caller.
+const MAX_ROUNDS: usize = 10;
+
+/// Sends a request, and answers each request of the server for input. Returns the untouched result.
+///
+/// # Errors
+/// The failure of the connection, or of a request for input that nobody can answer.
+pub(super) async fn call_in_rounds(
+    call: &UpstreamCall<'_>,
+) -> Result<Result<Bytes, EndedCall>, Failure> {
+    let client = call.request.client;
+    let mut input = call.request.input.to_owned();
+    for _ in 0..MAX_ROUNDS {
+        let answered = match call.send(&input).await? {
+            Ok(answered) => answered,
+            Err(ended) => return Ok(Err(ended)),
+        };
+        if !answered.is_modern {
+            return Ok(Ok(answered.result));
+        }
+        let Some(required) = InputRequired::parse(&answered.result)? else {
+            return Ok(Ok(answered.result));
+        };
+        required.check_client(client)?;
+        if client.is_some_and(|client| client.era == Era::Modern) {
+            return Ok(Ok(answered.result));
+        }
+        let inputs = ask_client(call, &required).await?;
+        input = required.answer(&inputs);
+    }
+    let sentence = format!("The MCP server asked for input more than {MAX_ROUNDS} times");
+    Err(Failure::new(Code::UpstreamError, sentence).maybe_run())
+}
+
+/// Asks the client for all inputs at the same time. Returns the key and the answer of each.
+async fn ask_client<'a>(
+    call: &UpstreamCall<'_>,
+    required: &InputRequired<'a>,
+) -> Result<Vec<(&'a RawValue, String)>, Failure> {
+    let failed = |method: ClientMethod, reason: &str| {
+        let sentence = format!(
+            "The MCP server asked for input ({}): {reason}",
+            method.as_str()
+        );
+        Failure::new(Code::UpstreamError, sentence).maybe_run()
+    };
+    let answers = required.requests.iter().map(async |request| {
+        let method = request.method;
+        let client = call
+            .client
+            .ok_or_else(|| failed(method, "the client cannot be asked"))?;
+        let answer = client
+            .ask(method, request.params)
+            .await
+            .map_err(|refusal| failed(method, refusal.sentence))?;
+        let result = answer
+            .result
+            .ok_or_else(|| failed(method, "the client answered with an error"))?;
+        Ok((request.key, result.get().to_owned()))
+    });
+    futures::future::try_join_all(answers).await
+}
+
+/// Returns the members with which a request answers a server: `inputResponses` and `requestState`.
+///
+/// # Errors
+/// `invalid_request` if the responses are no object of objects, or the state is no text.
+pub(super) fn input_members(
+    responses: Option<&RawValue>,
+    state: Option<&RawValue>,
+) -> Result<String, Failure> {
+    let mut writer = ObjectWriter::with_capacity(256);
+    if let Some(responses) = responses {
+        if !is_object_of_objects(responses) {
+            let sentence = "inputResponses must be an object of objects";
+            return Err(Failure::invalid(sentence));
+        }
+        writer.raw("inputResponses", responses.get());
+    }
+    if let Some(state) = state {
+        if text_of(state).is_none() {
+            return Err(Failure::invalid("requestState must be a string"));
+        }
+        writer.raw("requestState", state.get());
+    }
+    let object = writer.finish();
+    Ok(object[1..object.len() - 1].to_owned())
+}
+
+fn is_object_of_objects(responses: &RawValue) -> bool {
+    let is_object = |value: &RawValue| value.get().starts_with('{');
+    !is_deep(responses.get().as_bytes())
+        && Members::parse(responses.get())
+            .is_some_and(|members| members.0.iter().all(|(_, value)| is_object(value)))
+}
