@@ -31,6 +31,7 @@ pub struct CommandClient {
 }
 
 /// A command and its addressee.
+#[derive(Clone)]
 pub struct CommandRequest {
     pub area: Area,
     /// The exclusive server whose owner must execute the command.

@@ -17,8 +17,9 @@ use super::envelope::{Meta, Params, is_id};
 use super::error::{RpcError, call_failure};
 use super::headers;
 use super::hidden::hidden_properties;
-use super::input::{ClientInput, StateScope, with_signed_state};
+use super::input::{ClientInput, OpenedInput, StateScope, with_signed_state};
 use super::request::raw;
+use super::sign_in::{AccessStep, SignIn};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
@@ -238,9 +239,9 @@ pub(super) fn begin_call(
         arguments: arguments.clone(),
     };
     let input = ClientInput::read(params, era)?.open(exchange, &server, || shape.scope())?;
-    let (command, body) = match input {
-        None => (CallTool::NAME, arguments),
-        Some(input) => (RetryTool::NAME, retry_body(&arguments, input)?),
+    let (command, body) = match &input {
+        OpenedInput::Server(input) => (RetryTool::NAME, retry_body(&arguments, input)?),
+        _ => (CallTool::NAME, arguments),
     };
     let request = CommandRequest {
         area: Area::Tools,
@@ -259,29 +260,46 @@ pub(super) fn begin_call(
         client: Some(channel.client),
         interim: channel.interim,
     };
-    let exchange = exchange.clone();
-    let outcome = Box::pin(async move {
-        let shaped = |result: &Bytes| shape.apply(result);
-        let executed = execute_call(&exchange.state, &exchange.caller, &server, request, shaped);
-        match executed.await {
-            Ok(result) => Outcome::Result(result.json),
-            Err(failure) => {
-                let host = exchange.host.clone();
-                let failure = with_links(&exchange.state, host, &server, &exchange.user, failure);
-                call_failure(&failure, era).into()
-            }
-        }
-    });
+    let outcome = Box::pin(execute(exchange.clone(), shape, request, input));
     Ok(RunningCall::new(outcome, channel.messages))
 }
 
+/// Executes a call, and makes it again after the user has given access.
+async fn execute(
+    exchange: Arc<Exchange>,
+    shape: ResultShape,
+    request: CommandRequest,
+    input: OpenedInput,
+) -> Outcome {
+    let server = shape.server.clone();
+    let interim = request.interim.clone();
+    let mut sign_in = SignIn::new(&exchange, &server, request.client, interim.as_ref());
+    sign_in.await_page(input).await;
+    loop {
+        let (state, caller) = (&exchange.state, &exchange.caller);
+        let shaped = |result: &Bytes| shape.apply(result);
+        let executed = execute_call(state, caller, &server, request.clone(), shaped).await;
+        let failure = match executed {
+            Ok(result) => return Outcome::Result(result.json),
+            Err(failure) => failure,
+        };
+        let host = exchange.host.clone();
+        let failure = with_links(state, host, &server, &exchange.user, failure);
+        match sign_in.step(&failure, &shape.scope()).await {
+            AccessStep::Retry => {}
+            AccessStep::Ask(result) => return Outcome::Result(result),
+            AccessStep::Fail => return call_failure(&failure, shape.era).into(),
+        }
+    }
+}
+
 /// Returns the body of a call that is repeated with the client's input.
-fn retry_body(arguments: &Bytes, input: ClientInput) -> Result<Bytes, RpcError> {
+fn retry_body(arguments: &Bytes, input: &ClientInput) -> Result<Bytes, RpcError> {
     let arguments = String::from_utf8_lossy(arguments).into_owned();
     let retry = RetryTool {
         arguments: raw(arguments)?,
-        input_responses: input.responses,
-        request_state: input.state,
+        input_responses: input.responses.clone(),
+        request_state: input.state.clone(),
     };
     let body = serde_json::to_vec(&retry);
     let body = body.map_err(|_| RpcError::wrong_params("arguments must be JSON"))?;

@@ -11,12 +11,13 @@ use super::error::RpcError;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, may};
-use crate::core::ids::ServerId;
+use crate::core::ids::{Digest, ServerId};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::model::caller::Caller;
 use crate::core::model::description::{RawObject, ServerDescription};
 use crate::core::names::{ServerName, UserName};
 use crate::http::state::ApiState;
+use crate::ports::bus::Hint;
 
 /// The longest `instructions` of the endpoint of all servers, in bytes.
 const MAX_INSTRUCTIONS: usize = 2048;
@@ -68,6 +69,13 @@ impl Exchange {
     /// Returns whether a list of the caller shows a server. A call of the same server then finds it.
     pub(super) fn may_use(&self, catalog: &Catalog, server: ServerId) -> bool {
         catalog.is_enabled(server) && may(&self.caller, Action::UseTools, Some(server)).is_ok()
+    }
+
+    /// Ends what waits under a key, here or at another facade.
+    pub(super) fn cancel_call(&self, key: Digest) {
+        if !self.state.mcp().running.cancel(key) {
+            self.state.publish(Hint::McpCallCancelled(key));
+        }
     }
 
     /// Returns the enabled servers of the endpoint that the caller may use, in the order of their names.

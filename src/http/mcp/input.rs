@@ -16,6 +16,7 @@ use super::call::upstream_era;
 use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::RpcError;
+use super::sign_in::SIGN_IN_KEY;
 use crate::core::arguments::is_deep;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
@@ -61,7 +62,7 @@ impl ClientInput {
         })
     }
 
-    /// Returns the input as the server receives it, or `None` if it receives none.
+    /// Returns the input as the server receives it, or what the user has done on a page of this program.
     ///
     /// # Errors
     /// -32602 if the state does not belong to this request, or if it is too old.
@@ -70,41 +71,74 @@ impl ClientInput {
         exchange: &Exchange,
         server: &Server,
         scope: impl FnOnce() -> StateScope<'a>,
-    ) -> Result<Option<Self>, RpcError> {
+    ) -> Result<OpenedInput, RpcError> {
         if self.is_empty() {
-            return Ok(None);
+            return Ok(OpenedInput::None);
         }
         let wrong = || {
             RpcError::wrong_params(
                 "requestState does not belong to this request, or it is older than ten minutes; send the request without it",
             )
         };
-        if upstream_era(server) == Era::Legacy {
-            // Such a server has given no state, and asks for no input.
-            return if self.state.is_some() {
-                Err(wrong())
-            } else {
-                Ok(None)
-            };
-        }
         let state = match self.state.as_deref() {
             None => None,
             Some(state) => {
                 let signed = text_of(state).ok_or_else(wrong)?;
                 let scope = scope().digest(exchange, server);
-                let state = open_state(exchange.state.sealer(), &signed, &scope, now_seconds());
-                Some(json_text(&state.ok_or_else(wrong)?).ok_or_else(wrong)?)
+                let sealer = exchange.state.sealer();
+                let opened = open_state(sealer, &signed, &scope, now_seconds());
+                Some(opened.ok_or_else(wrong)?)
             }
         };
-        Ok(Some(Self {
-            responses: self.responses.clone(),
-            state,
-        }))
+        match state {
+            Some(StateOrigin::Program { access }) => Ok(OpenedInput::SignIn {
+                access,
+                is_accepted: self.accepts_sign_in(),
+            }),
+            // Such a server has given no state, and asks for no input in results.
+            Some(_) if upstream_era(server) == Era::Legacy => Err(wrong()),
+            None if upstream_era(server) == Era::Legacy => Ok(OpenedInput::None),
+            state => {
+                let state = match state {
+                    Some(StateOrigin::Server { state }) => {
+                        Some(json_text(&state).ok_or_else(wrong)?)
+                    }
+                    _ => None,
+                };
+                Ok(OpenedInput::Server(Self {
+                    responses: self.responses.clone(),
+                    state,
+                }))
+            }
+        }
+    }
+
+    /// Whether the user has agreed to open the page. An absent answer counts as a refusal.
+    fn accepts_sign_in(&self) -> bool {
+        let responses = self.responses.as_deref().map(RawValue::get);
+        let responses = responses.and_then(Members::parse);
+        let answer = responses.and_then(|responses| responses.get(SIGN_IN_KEY));
+        answer
+            .and_then(|answer| Members::parse(answer.get()))
+            .is_some_and(|answer| answer.is_text("action", "accept"))
     }
 
     fn is_empty(&self) -> bool {
         self.responses.is_none() && self.state.is_none()
     }
+}
+
+/// The input of a request after its state was checked.
+pub(super) enum OpenedInput {
+    None,
+    /// The server has asked for it.
+    Server(ClientInput),
+    /// This program has asked the user to open a page.
+    SignIn {
+        /// The fingerprint of the user's access when the program asked.
+        access: String,
+        is_accepted: bool,
+    },
 }
 
 /// The request that a state belongs to, apart from its user and its endpoint.
@@ -146,22 +180,51 @@ struct SignedState {
     /// Seconds since 1970.
     expires: u64,
     scope: String,
-    /// The state of the server.
-    state: String,
+    origin: StateOrigin,
 }
 
-fn open_state(sealer: &Sealer, signed: &str, scope: &str, now: u64) -> Option<String> {
+/// Who has asked for input.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum StateOrigin {
+    Server { state: String },
+    Program { access: String },
+}
+
+fn open_state(sealer: &Sealer, signed: &str, scope: &str, now: u64) -> Option<StateOrigin> {
     let content: SignedState = sealer.verify_text(PURPOSE, signed)?;
-    (content.scope == scope && now < content.expires).then_some(content.state)
+    (content.scope == scope && now < content.expires).then_some(content.origin)
 }
 
-fn sign_state(sealer: &Sealer, state: String, scope: String, now: u64) -> Result<String, Failure> {
+fn sign_state(
+    sealer: &Sealer,
+    origin: StateOrigin,
+    scope: String,
+    now: u64,
+) -> Result<String, Failure> {
     let content = SignedState {
         expires: now + LIFETIME_SECONDS,
         scope,
-        state,
+        origin,
     };
     sealer.sign_text(PURPOSE, &content).map_err(internal_error)
+}
+
+/// Returns the state of a request of this program itself. `access` is the fingerprint of the user's access.
+///
+/// # Errors
+/// `internal` if the key cannot be used.
+pub(super) fn sign_in_state(
+    exchange: &Exchange,
+    server: &Server,
+    scope: &StateScope<'_>,
+    access: &str,
+) -> Result<String, Failure> {
+    let origin = StateOrigin::Program {
+        access: access.to_owned(),
+    };
+    let scope = scope.digest(exchange, server);
+    sign_state(exchange.state.sealer(), origin, scope, now_seconds())
 }
 
 /// Returns a result that asks for input, with the state of the server inside a signed text.
@@ -184,7 +247,10 @@ pub(super) fn with_signed_state(
             Some(state) => {
                 let scope = scope.digest(exchange, server);
                 let sealer = exchange.state.sealer();
-                let signed = sign_state(sealer, state.into_owned(), scope, now_seconds())?;
+                let origin = StateOrigin::Server {
+                    state: state.into_owned(),
+                };
+                let signed = sign_state(sealer, origin, scope, now_seconds())?;
                 writer.text("requestState", &signed);
             }
         }
@@ -224,10 +290,12 @@ mod tests {
     #[test]
     fn a_state_is_valid_for_its_request_until_it_expires() {
         let sealer = sealer();
-        let signed = sign_state(&sealer, "of the server".into(), "a".into(), 1000);
-        let signed = signed.expect("signed");
+        let origin = || StateOrigin::Server {
+            state: "of the server".to_owned(),
+        };
+        let signed = sign_state(&sealer, origin(), "a".into(), 1000).expect("signed");
         let opened = |signed: &str, scope, now| open_state(&sealer, signed, scope, now);
-        assert_eq!(opened(&signed, "a", 1599).as_deref(), Some("of the server"));
+        assert_eq!(opened(&signed, "a", 1599), Some(origin()));
         assert_eq!(opened(&signed, "a", 1600), None);
         assert_eq!(opened(&signed, "b", 1000), None);
         for index in 0..signed.len() {

@@ -205,10 +205,7 @@ pub(super) fn notify(exchange: &Exchange, session: OpenSession, method: &str, pa
         return;
     }
     if let Some(id) = params.request_id {
-        let key = call_key(session.key, id.get());
-        if !exchange.state.mcp().running.cancel(key) {
-            exchange.state.publish(Hint::McpCallCancelled(key));
-        }
+        exchange.cancel_call(call_key(session.key, id.get()));
     }
 }
 

@@ -29,6 +29,7 @@ mod request;
 mod running;
 mod server_request;
 mod session;
+mod sign_in;
 pub(super) mod state;
 mod stream;
 mod streams;

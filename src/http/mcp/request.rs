@@ -13,7 +13,8 @@ use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::{RpcError, request_failure};
 use super::headers;
-use super::input::{ClientInput, StateScope, with_signed_state};
+use super::input::{ClientInput, OpenedInput, StateScope, with_signed_state};
+use super::sign_in::{AccessStep, SignIn};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::catalog::server::Server;
@@ -188,12 +189,41 @@ impl ClientRequest {
     ) -> Result<Bytes, RpcError> {
         let exchange = &self.exchange;
         let input = self.input.open(exchange, server, || self.scope())?;
-        let params = match input {
-            None => params,
-            Some(input) => with_input(&params, &input)?,
+        let params = match &input {
+            OpenedInput::Server(input) => with_input(&params, input)?,
+            _ => params,
         };
+        let request = self.command_request(server, params)?;
+        let interim = request.interim.clone();
+        let client = request
+            .client
+            .filter(|_| self.method.named_parameter().is_some());
+        let mut sign_in = SignIn::new(exchange, server, client, interim.as_ref());
+        sign_in.await_page(input).await;
+        loop {
+            let response = exchange.state.send_request(request.clone()).await;
+            let result = response.and_then(|response| self.shape(server, &response.body));
+            let failure = match result {
+                Ok(result) => return Ok(result),
+                Err(failure) => visible_failure(&exchange.caller, failure),
+            };
+            let host = exchange.host.clone();
+            let failure = with_links(&exchange.state, host, server, &exchange.user, failure);
+            match sign_in.step(&failure, &self.scope()).await {
+                AccessStep::Retry => {}
+                AccessStep::Ask(result) => return Ok(result),
+                AccessStep::Fail => return Err(request_failure(&failure, self.era)),
+            }
+        }
+    }
+
+    fn command_request(
+        &self,
+        server: &Server,
+        params: Box<RawValue>,
+    ) -> Result<CommandRequest, RpcError> {
         let command = SendRequest {
-            user: exchange.user.clone(),
+            user: self.exchange.user.clone(),
             server: server.name.clone(),
             method: self.method,
             params,
@@ -201,7 +231,7 @@ impl ClientRequest {
         let body = serde_json::to_vec(&command)
             .map_err(|error| request_failure(&internal_error(error), self.era))?;
         let channel = self.channel.as_ref();
-        let request = CommandRequest {
+        Ok(CommandRequest {
             area: SendRequest::AREA,
             server: server.exclusive_id(),
             command: SendRequest::NAME,
@@ -212,14 +242,6 @@ impl ClientRequest {
             interim: channel.and_then(|channel| channel.interim.clone()),
             traceparent: self.traceparent.clone(),
             meta: self.meta.clone(),
-        };
-        let response = exchange.state.send_request(request).await;
-        let result = response.and_then(|response| self.shape(server, &response.body));
-        result.map_err(|failure| {
-            let failure = visible_failure(&exchange.caller, failure);
-            let host = exchange.host.clone();
-            let failure = with_links(&exchange.state, host, server, &exchange.user, failure);
-            request_failure(&failure, self.era)
         })
     }
 }

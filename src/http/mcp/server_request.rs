@@ -14,6 +14,7 @@ use super::answer::event;
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
 use super::error::RpcError;
+use super::sign_in::facade_request;
 use crate::core::arguments::is_deep;
 use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::model::server_request::{AnswerRequest, RequestAddress, ServerRequest};
@@ -85,6 +86,14 @@ pub(super) fn read_answer(
     if answer.result.is_none() && answer.error.is_none() {
         let sentence = "result or error must be an object";
         return Err(RpcError::invalid_request(sentence));
+    }
+    if let Some(request) = facade_request(address) {
+        let result = answer.result.as_deref().map(RawValue::get);
+        let result = result.and_then(Members::parse);
+        if !result.is_some_and(|result| result.is_text("action", "accept")) {
+            exchange.cancel_call(request);
+        }
+        return Ok(Reply::Accepted);
     }
     let exchange = exchange.clone();
     Ok(Reply::Answering(Box::pin(async move {

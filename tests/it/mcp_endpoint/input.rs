@@ -3,8 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{McpClient, Messages, error_code, result};
-use crate::harness::{Answer, App};
+use super::asking::{Session, ask, call, text};
+use super::client::{McpClient, error_code, result};
+use crate::harness::App;
 use crate::remote::{Kind, Real, register};
 
 const PATH: &str = "/mcp/servers/suite/mcp";
@@ -17,31 +18,8 @@ async fn register_suite(app: &App, kind: Kind) -> Real {
     suite
 }
 
-fn all_capabilities() -> Value {
-    json!({ "elicitation": { "form": {}, "url": {} }, "sampling": { "tools": {} }, "roots": {} })
-}
-
-/// Sends a request of 2026-07-28 for a client with all capabilities.
-async fn ask(client: &McpClient, method: &str, mut params: Value) -> Answer {
-    params["_meta"] = json!({ "io.modelcontextprotocol/clientCapabilities": all_capabilities() });
-    client.modern(method, params).await
-}
-
-/// Calls a tool with members that answer the server.
-async fn call(client: &McpClient, tool: &str, more: Value) -> Answer {
-    let mut params = json!({ "name": tool, "arguments": {} });
-    let members = params.as_object_mut().expect("an object");
-    members.extend(more.as_object().expect("an object").clone());
-    ask(client, "tools/call", params).await
-}
-
 fn accepted(field: &str, value: Value) -> Value {
     json!({ "action": "accept", "content": { field: value } })
-}
-
-fn text(result: &Value) -> &str {
-    let text = &result["content"][0]["text"];
-    text.as_str().unwrap_or_else(|| panic!("no text: {result}"))
 }
 
 #[tokio::test]
@@ -138,34 +116,6 @@ async fn a_rest_call_of_a_tool_that_asks_says_so() {
     let answer = app.call("ana", "suite", tool, json!({})).await;
     let sentence = answer.fails(502, "upstream_error");
     assert!(sentence.contains("needs elicitation"), "{sentence}");
-}
-
-/// A session of a client with all capabilities.
-struct Session(McpClient);
-
-impl Session {
-    async fn begin(app: &App, path: &str, user: &str) -> Self {
-        let client = McpClient::new(app, path).user(user);
-        let (_, id) = client.begin("2025-11-25", all_capabilities()).await;
-        Self(client.with("mcp-session-id", &id))
-    }
-
-    /// Begins a request whose answer is a stream.
-    async fn open(&self, id: u64, method: &str, params: Value) -> Messages {
-        let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        Messages::open(self.0.request(Method::POST).json(&body)).await
-    }
-
-    async fn call(&self, tool: &str, arguments: Value) -> Messages {
-        let params = json!({ "name": tool, "arguments": arguments });
-        self.open(7, "tools/call", params).await
-    }
-
-    /// Answers a request of the server.
-    async fn answer(&self, asked: &Value, result: Value) -> Answer {
-        let body = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
-        self.0.post(&body.to_string()).await
-    }
 }
 
 /// Returns the answer of a client to a request of a server.

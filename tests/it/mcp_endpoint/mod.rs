@@ -1,5 +1,6 @@
 //! The MCP endpoints: `/mcp` with all servers, and `/mcp/servers/{name}/mcp` with one server.
 
+mod asking;
 pub mod client;
 mod features;
 mod input;
@@ -10,5 +11,6 @@ mod meta;
 mod modern;
 mod neighbors;
 mod rounds;
+mod sign_in;
 mod streams;
 mod wire;

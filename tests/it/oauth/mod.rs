@@ -1,6 +1,6 @@
 //! OAuth for servers behind URLs: a real authorization server, and a real MCP server behind a gate.
 
-mod browser;
+pub mod browser;
 mod given;
 mod links;
 mod refresh;

@@ -1,0 +1,231 @@
+//! A call that fails because its user has not given access yet, or has not set a required value: a client with URL
+//! elicitation is asked to open the page where the user does that, and the call is then made.
+//!
+//! Nothing has begun when such a call fails, so making it again is no repetition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::endpoint::Exchange;
+use super::input::{OpenedInput, StateScope, sign_in_state};
+use crate::core::catalog::server::Server;
+use crate::core::failure::{Code, Failure};
+use crate::core::ids::{Digest, WorkerId};
+use crate::core::json_object::ObjectWriter;
+use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::client::McpClient;
+use crate::core::mcp::input_required::{ClientMethod, INPUT_REQUIRED};
+use crate::core::mcp::version::Era;
+use crate::core::model::server_request::{RequestAddress, ServerRequest};
+use crate::core::names::UserName;
+use crate::ports::interim::InterimSender;
+
+/// The key of the request for input.
+pub(super) const SIGN_IN_KEY: &str = "mcp-api_sign_in";
+/// The longest time for which a user may take to open the page and give access.
+const PERSON_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// The most pages of one call: a server may need an account and a value.
+const MAX_PAGES: usize = 3;
+
+/// What follows a call that failed without access.
+pub(super) enum AccessStep {
+    /// The user has changed something, so the call is made again.
+    Retry,
+    /// The client of 2026-07-28 gets a result that asks for input.
+    Ask(Bytes),
+    /// The client gets the failure.
+    Fail,
+}
+
+/// The calls of one request for access, and how the client is asked.
+pub(super) struct SignIn<'a> {
+    pub exchange: &'a Arc<Exchange>,
+    pub server: &'a Arc<Server>,
+    pub client: Option<McpClient>,
+    /// The channel to a client with a session.
+    pub interim: Option<&'a InterimSender>,
+    /// The client has declined to open a page for this request.
+    pub has_declined: bool,
+    pages: usize,
+    /// The fingerprint of the access before the call.
+    before: String,
+}
+
+impl<'a> SignIn<'a> {
+    pub(super) fn new(
+        exchange: &'a Arc<Exchange>,
+        server: &'a Arc<Server>,
+        client: Option<McpClient>,
+        interim: Option<&'a InterimSender>,
+    ) -> Self {
+        Self {
+            before: fingerprint(server, &exchange.user),
+            exchange,
+            server,
+            client,
+            interim,
+            has_declined: false,
+            pages: 0,
+        }
+    }
+
+    fn fingerprint(&self) -> String {
+        let catalog = self.exchange.state.catalog();
+        let server = catalog.server_by_id(self.server.id).unwrap_or(self.server);
+        fingerprint(server, &self.exchange.user)
+    }
+
+    /// Waits for the user to whom a page was shown before this request, at most for the time limit of a call.
+    pub(super) async fn await_page(&mut self, input: OpenedInput) {
+        let OpenedInput::SignIn {
+            access,
+            is_accepted,
+        } = input
+        else {
+            return;
+        };
+        self.has_declined = !is_accepted;
+        if is_accepted {
+            let limit = Duration::from_millis(self.server.config.tool_timeout_ms());
+            wait_for_access(self.exchange, self.server, &access, limit).await;
+        }
+    }
+
+    /// Asks the client to open the page of a failure that names one, and waits for the user.
+    pub(super) async fn step(&mut self, failure: &Failure, scope: &StateScope<'_>) -> AccessStep {
+        let link = match failure.code {
+            Code::ReauthRequired | Code::CredentialRequired => failure
+                .authorization_url
+                .as_deref()
+                .or_else(|| failure.connect_url()),
+            _ => None,
+        };
+        let client = self
+            .client
+            .filter(|client| client.capabilities.has(ClientCapabilities::ELICITATION_URL));
+        let (Some(link), Some(client)) = (link, client) else {
+            return AccessStep::Fail;
+        };
+        if self.has_declined || self.pages == MAX_PAGES {
+            return AccessStep::Fail;
+        }
+        self.pages += 1;
+        match client.era {
+            Era::Modern => {
+                let asked = self.ask_in_result(failure, link, scope);
+                asked.map_or(AccessStep::Fail, AccessStep::Ask)
+            }
+            Era::Legacy => self.ask_on_stream(failure, link).await,
+        }
+    }
+
+    fn ask_in_result(
+        &self,
+        failure: &Failure,
+        link: &str,
+        scope: &StateScope<'_>,
+    ) -> Option<Bytes> {
+        let state = sign_in_state(self.exchange, self.server, scope, &self.before).ok()?;
+        let request = json!({
+            "method": ClientMethod::Elicit.as_str(),
+            "params": { "mode": "url", "message": failure.message, "url": link },
+        });
+        let mut writer = ObjectWriter::with_capacity(1024);
+        writer.text("resultType", INPUT_REQUIRED);
+        writer.raw(
+            "inputRequests",
+            &json!({ SIGN_IN_KEY: request }).to_string(),
+        );
+        writer.text("requestState", &state);
+        Some(writer.finish().into())
+    }
+
+    async fn ask_on_stream(&mut self, failure: &Failure, link: &str) -> AccessStep {
+        let Some(interim) = self.interim else {
+            return AccessStep::Fail;
+        };
+        let call = Uuid::new_v4();
+        let params = json!({ "mode": "url", "message": failure.message, "url": link });
+        let request = ServerRequest {
+            address: facade_address(call),
+            method: ClientMethod::Elicit.as_str().to_owned(),
+            params: serde_json::value::to_raw_value(&params).ok(),
+        };
+        let Ok(request) = serde_json::to_vec(&request) else {
+            return AccessStep::Fail;
+        };
+        // The client's answer may arrive at another facade, which announces a refusal as the end of this call.
+        let waiting = self.exchange.state.mcp().running.add(Digest(call));
+        if !interim.send_request(request.into()) {
+            return AccessStep::Fail;
+        }
+        let changed = wait_for_access(self.exchange, self.server, &self.before, PERSON_LIMIT);
+        let has_changed = waiting.cancelled.run_until_cancelled(changed).await;
+        if has_changed != Some(true) {
+            return AccessStep::Fail;
+        }
+        self.before = self.fingerprint();
+        AccessStep::Retry
+    }
+}
+
+/// Returns the address of a request that a facade sends itself. No worker has the nil id.
+fn facade_address(call: Uuid) -> RequestAddress {
+    RequestAddress {
+        worker: WorkerId(Uuid::nil()),
+        call,
+        number: 1,
+    }
+}
+
+/// Returns the key of a facade's request that an address names, or `None` for a request of a worker.
+pub(super) fn facade_request(address: RequestAddress) -> Option<Digest> {
+    address.worker.0.is_nil().then_some(Digest(address.call))
+}
+
+/// Returns a text that changes with every value and every grant that the user has for a server.
+pub(super) fn fingerprint(server: &Server, user: &UserName) -> String {
+    let grants = [server.grant(Some(user)), server.grant];
+    let tokens = grants.map(|grant| grant.map(|grant| grant.tokens.access));
+    let google = server.google_tokens_of(user.as_str());
+    let values = server.secrets_of(user.as_str()).iter();
+    let values = values
+        .chain(server.shared_secrets.iter())
+        .map(|secret| Some(secret.value))
+        .chain(tokens)
+        .chain([google]);
+    let mut hash = Sha256::new();
+    for value in values {
+        hash.update(value.map(|value| value.0).unwrap_or_default());
+    }
+    hex::encode(hash.finalize())
+}
+
+/// Waits until the user has changed a value or a grant of a server since `before`. Returns whether that is so.
+pub(super) async fn wait_for_access(
+    exchange: &Exchange,
+    server: &Server,
+    before: &str,
+    limit: Duration,
+) -> bool {
+    let mut moved = exchange.state.projection().subscribe();
+    let has_changed = || {
+        let catalog = exchange.state.catalog();
+        let now = catalog.server_by_id(server.id);
+        now.is_none_or(|now| fingerprint(now, &exchange.user) != before)
+    };
+    let changed = async {
+        while !has_changed() {
+            if moved.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(limit, changed).await.unwrap_or(false)
+}
