@@ -20,6 +20,7 @@ use super::hidden::hidden_properties;
 use super::input::{ClientInput, OpenedInput, StateScope, with_signed_state};
 use super::request::raw;
 use super::sign_in::{AccessStep, SignIn};
+use super::url_error;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
@@ -132,6 +133,14 @@ pub(super) struct CallChannel {
 }
 
 impl CallChannel {
+    /// Returns the client for the worker, if the worker needs it: to ask the client, to ask the server for progress, or to
+    /// let a server of 2026-07-28 ask in its result.
+    pub(super) fn client_of(&self, server: &Server) -> Option<McpClient> {
+        let asks_in_result = self.client.era == Era::Modern && upstream_era(server) == Era::Modern;
+        let is_needed = asks_in_result || self.interim.is_some();
+        is_needed.then_some(self.client)
+    }
+
     /// Returns the time limit of a request to a worker. The worker does not count the time that the client takes for its
     /// answers.
     pub(super) fn limit(&self, server: &Server) -> Duration {
@@ -257,10 +266,16 @@ pub(super) fn begin_call(
         }),
         traceparent: traceparent(meta).or_else(|| exchange.traceparent.clone()),
         meta: forwarded_meta(&meta.more).map(Into::into),
-        client: Some(channel.client),
+        client: channel.client_of(&server),
         interim: channel.interim,
     };
-    let outcome = Box::pin(execute(exchange.clone(), shape, request, input));
+    let outcome = Box::pin(execute(
+        exchange.clone(),
+        shape,
+        channel.client,
+        request,
+        input,
+    ));
     Ok(RunningCall::new(outcome, channel.messages))
 }
 
@@ -268,28 +283,31 @@ pub(super) fn begin_call(
 async fn execute(
     exchange: Arc<Exchange>,
     shape: ResultShape,
-    request: CommandRequest,
+    client: McpClient,
+    mut request: CommandRequest,
     input: OpenedInput,
 ) -> Outcome {
     let server = shape.server.clone();
     let interim = request.interim.clone();
-    let mut sign_in = SignIn::new(&exchange, &server, request.client, interim.as_ref());
+    let mut sign_in = SignIn::new(&exchange, &server, Some(client), interim.as_ref());
     sign_in.await_page(input).await;
     loop {
+        let again = sign_in.can_ask().then(|| request.clone());
         let (state, caller) = (&exchange.state, &exchange.caller);
         let shaped = |result: &Bytes| shape.apply(result);
-        let executed = execute_call(state, caller, &server, request.clone(), shaped).await;
+        let executed = execute_call(state, caller, &server, request, shaped).await;
         let failure = match executed {
             Ok(result) => return Outcome::Result(result.json),
             Err(failure) => failure,
         };
         let host = exchange.host.clone();
         let failure = with_links(state, host, &server, &exchange.user, failure);
-        match sign_in.step(&failure, &shape.scope()).await {
-            AccessStep::Retry => {}
-            AccessStep::Ask(result) => return Outcome::Result(result),
-            AccessStep::Fail => return call_failure(&failure, shape.era).into(),
-        }
+        let failure = url_error::for_client(failure, Some(client));
+        request = match (sign_in.step(&failure, &shape.scope()).await, again) {
+            (AccessStep::Retry, Some(again)) => again,
+            (AccessStep::Ask(result), _) => return Outcome::Result(result),
+            _ => return call_failure(&failure, shape.era).into(),
+        };
     }
 }
 

@@ -33,6 +33,7 @@ mod sign_in;
 pub(super) mod state;
 mod stream;
 mod streams;
+mod url_error;
 
 use axum::extract::Request;
 use axum::response::Response;

@@ -15,6 +15,7 @@ use super::error::{RpcError, request_failure};
 use super::headers;
 use super::input::{ClientInput, OpenedInput, StateScope, with_signed_state};
 use super::sign_in::{AccessStep, SignIn};
+use super::url_error;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::catalog::server::Server;
@@ -195,8 +196,9 @@ impl ClientRequest {
         };
         let request = self.command_request(server, params)?;
         let interim = request.interim.clone();
-        let client = request
-            .client
+        let channel = self.channel.as_ref();
+        let client = channel
+            .map(|channel| channel.client)
             .filter(|_| self.method.named_parameter().is_some());
         let mut sign_in = SignIn::new(exchange, server, client, interim.as_ref());
         sign_in.await_page(input).await;
@@ -209,6 +211,7 @@ impl ClientRequest {
             };
             let host = exchange.host.clone();
             let failure = with_links(&exchange.state, host, server, &exchange.user, failure);
+            let failure = url_error::for_client(failure, client);
             match sign_in.step(&failure, &self.scope()).await {
                 AccessStep::Retry => {}
                 AccessStep::Ask(result) => return Ok(result),
@@ -238,7 +241,7 @@ impl ClientRequest {
             time: channel.map_or_else(|| call_limit(server, None), |channel| channel.limit(server)),
             body: Bytes::from(body),
             call: None,
-            client: channel.map(|channel| channel.client),
+            client: channel.and_then(|channel| channel.client_of(server)),
             interim: channel.and_then(|channel| channel.interim.clone()),
             traceparent: self.traceparent.clone(),
             meta: self.meta.clone(),

@@ -52,8 +52,8 @@ pub(super) struct SignIn<'a> {
     /// The client has declined to open a page for this request.
     pub has_declined: bool,
     pages: usize,
-    /// The fingerprint of the access before the call.
-    before: String,
+    /// The fingerprint of the access before the call was made again.
+    before: Option<String>,
 }
 
 impl<'a> SignIn<'a> {
@@ -64,17 +64,28 @@ impl<'a> SignIn<'a> {
         interim: Option<&'a InterimSender>,
     ) -> Self {
         Self {
-            before: fingerprint(server, &exchange.user),
             exchange,
             server,
             client,
             interim,
             has_declined: false,
             pages: 0,
+            before: None,
         }
     }
 
-    fn fingerprint(&self) -> String {
+    /// Returns whether a failed call may be made again.
+    pub(super) fn can_ask(&self) -> bool {
+        self.client
+            .is_some_and(|client| client.capabilities.has(ClientCapabilities::ELICITATION_URL))
+    }
+
+    fn before(&self) -> String {
+        let before = self.before.clone();
+        before.unwrap_or_else(|| fingerprint(self.server, &self.exchange.user))
+    }
+
+    fn fingerprint_now(&self) -> String {
         let catalog = self.exchange.state.catalog();
         let server = catalog.server_by_id(self.server.id).unwrap_or(self.server);
         fingerprint(server, &self.exchange.user)
@@ -105,9 +116,7 @@ impl<'a> SignIn<'a> {
                 .or_else(|| failure.connect_url()),
             _ => None,
         };
-        let client = self
-            .client
-            .filter(|client| client.capabilities.has(ClientCapabilities::ELICITATION_URL));
+        let client = self.client.filter(|_| self.can_ask());
         let (Some(link), Some(client)) = (link, client) else {
             return AccessStep::Fail;
         };
@@ -130,7 +139,7 @@ impl<'a> SignIn<'a> {
         link: &str,
         scope: &StateScope<'_>,
     ) -> Option<Bytes> {
-        let state = sign_in_state(self.exchange, self.server, scope, &self.before).ok()?;
+        let state = sign_in_state(self.exchange, self.server, scope, &self.before()).ok()?;
         let request = json!({
             "method": ClientMethod::Elicit.as_str(),
             "params": { "mode": "url", "message": failure.message, "url": link },
@@ -164,12 +173,13 @@ impl<'a> SignIn<'a> {
         if !interim.send_request(request.into()) {
             return AccessStep::Fail;
         }
-        let changed = wait_for_access(self.exchange, self.server, &self.before, PERSON_LIMIT);
+        let before = self.before();
+        let changed = wait_for_access(self.exchange, self.server, &before, PERSON_LIMIT);
         let has_changed = waiting.cancelled.run_until_cancelled(changed).await;
         if has_changed != Some(true) {
             return AccessStep::Fail;
         }
-        self.before = self.fingerprint();
+        self.before = Some(self.fingerprint_now());
         AccessStep::Retry
     }
 }
