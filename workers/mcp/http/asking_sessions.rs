@@ -144,24 +144,33 @@ impl AskingSessions {
         }));
     }
 
-    /// Ends all sessions at the server.
+    /// Ends all sessions at the server. Nothing resumes them.
     pub(super) async fn end(&self) {
-        self.stop();
-        let sessions = std::mem::take(&mut *self.sessions.lock());
-        let ending = sessions.into_iter().map(|entry| end(entry.session));
+        let ending = self.take_all().into_iter().map(end);
         futures::future::join_all(ending).await;
     }
 
+    /// Ends all sessions at the server, without waiting for it.
     pub(super) fn stop(&self) {
+        for session in self.take_all() {
+            tokio::spawn(end(session));
+        }
+    }
+
+    fn take_all(&self) -> Vec<Arc<HttpSession>> {
         if let Some(closer) = self.closer.lock().take() {
             closer.abort();
         }
+        let sessions = std::mem::take(&mut *self.sessions.lock());
+        sessions.into_iter().map(|entry| entry.session).collect()
     }
 }
 
 impl Drop for AskingSessions {
     fn drop(&mut self) {
-        self.stop();
+        if let Some(closer) = self.closer.lock().take() {
+            closer.abort();
+        }
     }
 }
 
@@ -195,5 +204,71 @@ async fn end(session: Arc<HttpSession>) {
     let context = session.context();
     if context.has_session() {
         session.transport.end_session(&context).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::scripted_server::ScriptedServer;
+    use super::*;
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    fn set(bits: u16) -> ClientCapabilities {
+        ClientCapabilities::from_bits(bits)
+    }
+
+    fn sessions_at(server: &ScriptedServer) -> AskingSessions {
+        let sink = Arc::<RecordingSink>::default();
+        AskingSessions::new(server.transport(sink))
+    }
+
+    #[tokio::test]
+    async fn each_set_of_capabilities_has_one_session_that_declares_it() {
+        let server = ScriptedServer::start(|_| None).await;
+        let asking = sessions_at(&server);
+        let elicitation = asking.get(set(1)).await.expect("a session");
+        let again = asking.get(set(1)).await.expect("a session");
+        assert!(Arc::ptr_eq(&elicitation, &again));
+        asking.get(set(4 + 16)).await.expect("a session");
+        let declared: Vec<_> = server
+            .seen()
+            .iter()
+            .filter(|request| request.method() == "initialize")
+            .map(|request| request.body["params"]["capabilities"].clone())
+            .collect();
+        assert_eq!(
+            declared,
+            [
+                json!({ "elicitation": { "form": {} } }),
+                json!({ "sampling": {}, "roots": {} })
+            ]
+        );
+        asking.end().await;
+        assert_eq!(server.count("DELETE"), 2);
+        assert!(elicitation.is_lost());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_no_call_uses_makes_room_and_used_ones_do_not() {
+        let server = ScriptedServer::start(|_| None).await;
+        let asking = sessions_at(&server);
+        let mut used = vec![];
+        for bits in 1..=MAX_SESSIONS as u16 {
+            used.push(asking.get(set(bits)).await.expect("a session"));
+        }
+        assert!(asking.get(set(16)).await.is_none(), "calls use all of them");
+        let unused = used.remove(1);
+        drop(unused);
+        asking.get(set(16)).await.expect("a session");
+        let open: Vec<_> = asking
+            .sessions
+            .lock()
+            .iter()
+            .map(|entry| entry.capabilities.bits())
+            .collect();
+        assert_eq!(open.len(), MAX_SESSIONS);
+        assert!(open.contains(&16) && !open.contains(&2), "{open:?}");
     }
 }

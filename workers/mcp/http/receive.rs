@@ -17,6 +17,9 @@ use crate::workers::mcp::jsonrpc::{
 use crate::workers::mcp::line_reader::reply;
 use crate::workers::mcp::mux::RpcReply;
 
+/// The longest parameters of a request to the client of a call, in bytes.
+const MAX_QUESTION: usize = 64 * 1024;
+
 impl HttpTransport {
     /// Handles one event of a stream. Returns the reply to `request`, if the event is that reply.
     pub fn on_event(
@@ -149,10 +152,20 @@ impl HttpTransport {
         params: Option<&RawValue>,
         id: &RawValue,
     ) {
+        let is_large = params.is_some_and(|params| params.get().len() > MAX_QUESTION);
+        let permit = self.client_requests.clone().try_acquire_owned();
+        let (false, Ok(permit)) = (is_large, permit) else {
+            note(
+                &*self.sink,
+                "the server sent a request to the client that is too large, or too many of them; the client refused it",
+            );
+            return self.answer_server(context, method.as_str(), id);
+        };
         let transport = self.clone();
         let context = context.clone();
         let (params, id) = (params.map(ToOwned::to_owned), id.to_owned());
         tokio::spawn(async move {
+            let _permit = permit;
             let member = asker.answer(method, params.as_deref()).await;
             let body = format!(r#"{{"jsonrpc":"2.0","id":{},{member}}}"#, id.get());
             let send = transport.send_notification(&context, "", body.into());

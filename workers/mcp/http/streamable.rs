@@ -152,8 +152,8 @@ impl StreamableHttpConnection {
 
     /// Closes the connection and ends the session at the server. Use [`Self::stop`] if a later start resumes the session.
     pub async fn end(&self) {
-        self.stop();
         self.asking.end().await;
+        self.stop();
         let context = self.session.context();
         if context.has_session() {
             self.session.transport.end_session(&context).await;
