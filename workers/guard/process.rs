@@ -11,7 +11,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
@@ -130,12 +133,16 @@ fn drop_capabilities() {
 
 /// Moves the child into a Landlock domain. The domain forbids almost nothing in the file system, but a process in a domain
 /// cannot trace, read or signal processes outside. Older kernels do less, or nothing.
+///
+/// Every domain forbids renames and links between folders unless a rule allows them. The cache of uv needs them.
 fn confine() -> std::io::Result<()> {
+    let root = PathFd::new("/").map_err(std::io::Error::other)?;
     let confined = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::MakeBlock)
+        .handle_access(AccessFs::MakeBlock | AccessFs::Refer)
         .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI::V6)))
         .and_then(|ruleset| ruleset.create())
+        .and_then(|ruleset| ruleset.add_rule(PathBeneath::new(root, AccessFs::Refer)))
         .and_then(|ruleset| ruleset.restrict_self());
     confined.map_err(std::io::Error::other)?;
     Ok(())

@@ -57,6 +57,21 @@ async fn a_server_cannot_read_or_signal_other_processes() {
     }
 }
 
+/// The caches of package managers move files. A Landlock domain forbids it unless a rule allows it.
+#[tokio::test]
+async fn a_server_moves_files_between_folders() {
+    let app = App::embedded();
+    app.register_fixture("mover").await.ok();
+    let (from, to) = (app.dir.path().join("from"), app.dir.path().join("to"));
+    for folder in [&from, &to] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    std::fs::write(from.join("file"), "text").expect("a file");
+    let args = json!({ "from": from.join("file"), "to": to.join("file") });
+    assert_eq!(app.text("mover", "move_file", args).await, "moved");
+    assert!(to.join("file").exists());
+}
+
 #[tokio::test]
 async fn a_server_gets_its_env_and_the_passed_on_variables() {
     let planted = [
