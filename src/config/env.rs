@@ -94,7 +94,8 @@ impl Env {
         found
     }
 
-    fn raw(&self, name: &str) -> Option<&str> {
+    /// Returns the value of a variable that the operating system defines, or of a variable of the program.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(|value| value.trim())

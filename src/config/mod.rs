@@ -32,7 +32,7 @@ pub use self::log::{LogConfig, LogFormat};
 pub use self::log_retention::{LogRetention, parse_retention};
 pub use self::mcp_endpoints::McpEndpoints;
 pub use self::oidc::{Audience, Oidc, OidcClient, SIGNIN_CALLBACK_PATH, is_protected};
-pub use self::packages::{InstallOnStart, Packages};
+pub use self::packages::{InstallOnStart, Packages, UvChoice};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
 

@@ -22,6 +22,11 @@ const PYTHON_VENV_DIR: Variable = Variable {
     default: "packages/python",
     about: "The folder of virtual environments.",
 };
+const UV_BIN: Variable = Variable {
+    name: "UV_BIN",
+    default: "",
+    about: "The uv that installs Python packages. Without it, the uv on the PATH, or a uv of a fixed version that a worker installs once. none: pip installs them.",
+};
 const PIP_INDEX_URL: Variable = Variable {
     name: "PIP_INDEX_URL",
     default: "",
@@ -42,6 +47,7 @@ pub(super) const VARIABLES: &[&Variable] = &[
     &PACKAGES_DIR,
     &PYTHON_BIN,
     &PYTHON_VENV_DIR,
+    &UV_BIN,
     &PIP_INDEX_URL,
     &PIP_EXTRA_INDEX_URL,
     &INSTALL_ON_START,
@@ -61,11 +67,25 @@ const INSTALLER_VARIABLES: [&str; 6] = [
 pub struct Packages {
     pub folders: PackageDirs,
     pub python: String,
+    /// `None`: pip installs Python packages.
+    pub uv: Option<UvChoice>,
+    /// The folders in which a worker finds programs, as in `PATH`.
+    pub path: String,
+    /// The home folder, which may have a configuration of pip.
+    pub home: Option<PathBuf>,
     /// The variables of the installers, which may hold credentials.
     pub env: Vec<(String, String)>,
     pub on_start: Vec<InstallOnStart>,
     /// The folders and indexes without credentials, for `Debug`.
     shown: [String; 4],
+}
+
+/// The uv that installs Python packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UvChoice {
+    /// A uv on the `PATH`, or else a uv that the worker installs.
+    Any,
+    Program(String),
 }
 
 /// A package to install at start.
@@ -81,6 +101,7 @@ impl std::fmt::Debug for Packages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             python,
+            uv,
             on_start,
             shown,
             ..
@@ -88,6 +109,7 @@ impl std::fmt::Debug for Packages {
         f.debug_struct("Packages")
             .field("from", shown)
             .field("python", python)
+            .field("uv", uv)
             .field("on_start", on_start)
             .finish()
     }
@@ -159,10 +181,21 @@ impl Packages {
         Ok(Self {
             folders: PackageDirs { node, python },
             python: env.parse(&PYTHON_BIN, "a program")?,
+            uv: uv_choice(env),
+            path: env.raw("PATH").unwrap_or_default().to_owned(),
+            home: env.raw("HOME").map(PathBuf::from),
             env: installers.collect(),
             on_start: on_start(env)?,
             shown,
         })
+    }
+}
+
+fn uv_choice(env: &Env) -> Option<UvChoice> {
+    match env.text(&UV_BIN) {
+        None => Some(UvChoice::Any),
+        Some(text) if text == "none" => None,
+        Some(program) => Some(UvChoice::Program(program)),
     }
 }
 
@@ -222,6 +255,19 @@ mod tests {
                 .node,
             PathBuf::from("/e")
         );
+    }
+
+    #[test]
+    fn uv_is_any_uv_a_program_or_none() {
+        for (value, expected) in [
+            ("", Some(UvChoice::Any)),
+            ("none", None),
+            ("/opt/uv", Some(UvChoice::Program("/opt/uv".into()))),
+        ] {
+            let packages = read(&[("UV_BIN", value)]).expect("a configuration");
+            assert_eq!(packages.uv, expected);
+            assert!(packages.env.is_empty(), "installers do not see UV_BIN");
+        }
     }
 
     #[test]

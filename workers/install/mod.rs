@@ -1,19 +1,27 @@
 //! Installs packages: finds out what exactly is to be installed, builds it once, and knows how it is
 //! started.
 //!
-//! `npm` and `pip` run the programs of these names, and `process` runs each program under a
+//! `npm`, `uv` and `pip` run the programs of these names, and `process` runs each program under a
 //! guard. `store` keeps one folder for each recipe. Every operation can be dropped at any moment and
 //! repeated.
 
 pub mod build;
 mod console_scripts;
 mod diagnose;
+mod lockfile;
 mod npm;
 pub mod npm_failure;
 mod pip;
+mod pip_config;
 pub mod pip_failure;
 pub mod process;
+mod python;
+mod python_failure;
 mod store;
+mod uv;
+mod uv_failure;
+mod uv_program;
+mod uv_settings;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -28,6 +36,7 @@ use zeroize::Zeroizing;
 pub use self::build::{ensure_built, open_install_context};
 pub use self::store::PackageHandle;
 use self::store::{PackageStore, VERSIONS_FOLDER, remove_links};
+use self::uv_program::UvProgram;
 use super::redact::Redactor;
 use crate::config::{InstallOnStart, Packages};
 use crate::core::failure::{Code, Failure};
@@ -49,7 +58,7 @@ const MAX_SERVER_JSON: u64 = 1 << 20;
 /// Receives the progress of an installation.
 pub trait ProgressSink: Send + Sync {
     fn phase(&self, phase: &str);
-    /// Receives a line of npm or pip. Credentials are masked.
+    /// Receives a line of npm, uv or pip. Credentials are masked.
     fn line(&self, line: &str);
 }
 
@@ -90,6 +99,7 @@ pub struct Installer {
     packages: Packages,
     node: PackageStore,
     python: PackageStore,
+    uv: UvProgram,
     /// Notified when the last user of a folder releases it.
     pub released: Arc<Notify>,
 }
@@ -102,6 +112,7 @@ impl Installer {
         Self {
             node: store(&packages.folders.node),
             python: store(&packages.folders.python),
+            uv: UvProgram::default(),
             packages,
             released,
         }
@@ -136,7 +147,7 @@ impl Installer {
         let resolving = async {
             match request.source {
                 Source::Node => npm::resolve(self, request, context).await,
-                Source::Python(python) => pip::resolve(self, request, python, context).await,
+                Source::Python(python) => python::resolve(self, request, python, context).await,
             }
         };
         let (version, lock) = within(RESOLVE_TIMEOUT, request.name, resolving).await?;
@@ -172,7 +183,7 @@ impl Installer {
             context.progress.phase("installing");
             match source {
                 Source::Node => npm::build(self, name, &folder, lock, context).await,
-                Source::Python(_) => pip::build(self, name, &folder, lock, context).await,
+                Source::Python(_) => python::build(self, name, &folder, lock, context).await,
             }
         };
         let building = store.acquire_or_build(digest, build.boxed());
@@ -191,7 +202,7 @@ impl Installer {
     ) -> Result<EntryPoint, Failure> {
         match source {
             Source::Node => npm::entry_point(name, &built.folder),
-            Source::Python(python) => pip::entry_point(name, python, &built.folder),
+            Source::Python(python) => python::entry_point(name, python, &built.folder),
         }
     }
 
@@ -240,7 +251,7 @@ impl Installer {
         let asking = async {
             match source {
                 Source::Node => npm::latest(self, name, context).await,
-                Source::Python(_) => pip::latest(self, name, context).await,
+                Source::Python(_) => python::latest(self, name, context).await,
             }
         };
         within(LATEST_TIMEOUT, name, asking).await

@@ -1,4 +1,4 @@
-//! Installs packages of PyPI. pip resolves exact versions with their hashes, and each worker installs
+//! Installs packages of PyPI with pip. pip resolves exact versions with their hashes, and each worker installs
 //! them into a virtual environment of its own.
 //!
 //! One pip serves all environments of a Python, because an environment with its own pip takes longer
@@ -12,14 +12,13 @@ use futures::FutureExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::console_scripts::choose_script;
 use super::diagnose::{folder_failure, venv_failure};
+use super::lockfile::{self, LockedPackage, not_from_the_index, version_of};
 use super::pip_failure::pip_failure;
 use super::process::{ExitKind, ProcessOutput};
 use super::store::{PIP_PREFIX, PackageHandle};
-use super::{InstallContext, Installer, PackageRequest, process};
+use super::{InstallContext, Installer, process};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions, python_name};
 use crate::core::names::PackageName;
 
 /// The options of every pip command. pip asks no questions, and stops after a few seconds without
@@ -70,82 +69,38 @@ impl ReportItem {
         archive.hashes.get("sha256").map(String::as_str)
     }
 
-    /// Returns the line of the lockfile for this item.
-    fn requirement(&self, with_hash: bool) -> String {
-        let pin = format!("{}=={}", self.metadata.name, self.metadata.version);
-        match self.sha256().filter(|_| with_hash) {
-            Some(hash) => format!("{pin} --hash=sha256:{hash}\n"),
-            None => format!("{pin}\n"),
+    fn to_locked(&self) -> Result<LockedPackage, Failure> {
+        if self.is_direct {
+            return Err(not_from_the_index(self.metadata.name.as_str()));
         }
+        Ok(LockedPackage {
+            name: self.metadata.name.clone(),
+            version: self.metadata.version.clone(),
+            hashes: self.sha256().map(str::to_owned).into_iter().collect(),
+        })
     }
 }
 
-/// Returns the exact version of a package, and a lockfile: the requirements of the package and of all
-/// that it needs.
+/// Returns the exact version of a package, and a lockfile. `version` is the version that the caller asked for.
 ///
 /// # Errors
 /// Fails if pip cannot resolve the package.
 pub(super) async fn resolve(
     installer: &Installer,
-    request: &PackageRequest<'_>,
-    python: &PythonOptions,
+    name: &PackageName,
+    version: Option<&str>,
+    requirements: &[&str],
     context: &InstallContext,
 ) -> Result<(String, String), Failure> {
-    let version = request.version.filter(|version| *version != "latest");
-    let requirement = match version {
-        Some(version) => format!("{}=={version}", request.name),
-        None => request.name.to_string(),
-    };
-    let requirements: Vec<&str> = [requirement.as_str()]
-        .into_iter()
-        .chain(python.dependencies.iter().map(String::as_str))
-        .collect();
-    let items = report(
-        installer,
-        request.name,
-        version,
-        &requirements,
-        &[],
-        context,
-    )
-    .await?;
-    let version = items
+    let items = report(installer, name, version, requirements, &[], context).await?;
+    let packages: Vec<_> = items
         .iter()
-        .find(|item| is_same_package(&item.metadata.name, request.name))
-        .map(|item| item.metadata.version.clone())
-        .ok_or_else(|| {
-            Failure::new(
-                Code::UpstreamError,
-                format!("pip would not install {}", request.name),
-            )
-        })?;
-    Ok((version, lockfile(&items)?))
-}
-
-fn is_same_package(found: &PackageName, wanted: &PackageName) -> bool {
-    let normalized = |name| python_name(name).ok();
-    normalized(found).is_some() && normalized(found) == normalized(wanted)
-}
-
-/// Returns the requirements in the order of their names. They have hashes if every item has one,
-/// because pip accepts hashes for all items or for none.
-fn lockfile(items: &[ReportItem]) -> Result<String, Failure> {
-    if let Some(item) = items.iter().find(|item| item.is_direct) {
-        return Err(Failure::new(
-            Code::UpstreamError,
-            format!(
-                "{} comes from a URL and not from the package index; that cannot be installed",
-                item.metadata.name
-            ),
-        ));
-    }
-    let with_hash = items.iter().all(|item| item.sha256().is_some());
-    let mut lines: Vec<_> = items
-        .iter()
-        .map(|item| item.requirement(with_hash))
-        .collect();
-    lines.sort();
-    Ok(lines.concat())
+        .map(ReportItem::to_locked)
+        .collect::<Result<_, _>>()?;
+    let version = version_of(&packages, name).ok_or_else(|| {
+        Failure::new(Code::UpstreamError, format!("pip would not install {name}"))
+    })?;
+    Ok((version, lockfile::to_text(&packages)))
 }
 
 /// Returns what pip would install for these requirements into an empty environment.
@@ -239,32 +194,11 @@ pub(super) async fn latest(
     })
 }
 
-/// Returns the command line that starts a package: the module that the user has named, otherwise a
-/// console script of the package.
+/// Returns the environment with the pip of this worker's Python.
 ///
 /// # Errors
-/// Fails if the user has named no module, and the package has several console scripts or none.
-pub(super) fn entry_point(
-    name: &PackageName,
-    python: &PythonOptions,
-    venv: &Path,
-) -> Result<EntryPoint, Failure> {
-    let Some(module) = &python.module else {
-        let script = choose_script(name, venv)?;
-        return Ok(EntryPoint {
-            command: format!("{FOLDER}/bin/{script}"),
-            args: python.args.clone(),
-        });
-    };
-    let run_module = ["-u", "-m", module].map(str::to_owned);
-    Ok(EntryPoint {
-        command: format!("{FOLDER}/bin/python"),
-        args: run_module.into_iter().chain(python.args.clone()).collect(),
-    })
-}
-
-/// Returns the environment with the pip of this worker's Python.
-async fn shared_pip(
+/// Fails if the environment cannot be made.
+pub(super) async fn shared_pip(
     installer: &Installer,
     context: &InstallContext,
 ) -> Result<PackageHandle, Failure> {
@@ -308,7 +242,10 @@ async fn make_venv(
 
 /// Runs pip. Credentials of package indexes go through the environment, because other users of the
 /// machine can read command lines.
-async fn run_pip(
+///
+/// # Errors
+/// Fails if pip cannot be started.
+pub(super) async fn run_pip(
     installer: &Installer,
     context: &InstallContext,
     pip: &PackageHandle,

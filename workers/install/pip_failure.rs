@@ -2,7 +2,8 @@
 
 use super::diagnose::{Diagnosis, Finding, not_connected, not_trusted, not_writable, upstream};
 use super::process::ProcessOutput;
-use crate::core::failure::{Code, Failure};
+use super::python_failure;
+use crate::core::failure::Failure;
 use crate::core::names::PackageName;
 
 /// Texts with which pip says that it cannot connect to the package index.
@@ -51,14 +52,8 @@ fn pip_build_failed(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding
     if !is_build || step == Some(PIP_BUILD_DEPENDENCIES) {
         return None;
     }
-    let package = failed_pip_package(diagnosis);
-    let culprit = package.map_or(String::new(), |package| format!(" of {package}"));
-    let step = step.map_or("a build step".into(), |step| {
-        format!("the build step `{step}`")
-    });
-    Some(upstream(format!(
-        "Package {name} could not be built: {step}{culprit} failed"
-    )))
+    let culprit = failed_pip_package(diagnosis);
+    Some(python_failure::build_failed(name, step, culprit))
 }
 
 /// Returns the package whose build has failed. The versions of pip name it in different sentences.
@@ -101,7 +96,7 @@ fn pip_request_failed(diagnosis: &Diagnosis) -> Option<Finding> {
     } else if diagnosis.has_any(&["Permission denied", "EACCES"]) {
         not_writable("pip")
     } else if diagnosis.has_any(&refused) {
-        "The package index does not let us in: its credentials are missing or wrong".into()
+        return Some(python_failure::not_let_in());
     } else {
         return None;
     };
@@ -110,12 +105,7 @@ fn pip_request_failed(diagnosis: &Diagnosis) -> Option<Finding> {
 
 fn pip_conflict(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding> {
     let is_conflict = diagnosis.has_any(&["ResolutionImpossible", "conflicting dependencies"]);
-    is_conflict.then(|| Finding {
-        code: Code::InvalidRequest,
-        sentence: format!(
-            "Package {name} and what is to be installed with it contradict each other"
-        ),
-    })
+    is_conflict.then(|| python_failure::conflict(name))
 }
 
 fn pip_other_python(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding> {
@@ -123,11 +113,7 @@ fn pip_other_python(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding
         "requires a different Python",
         "require a different python version",
     ]) && diagnosis.has_any(&["No matching distribution", "different Python:"]);
-    needs_python.then(|| {
-        upstream(format!(
-            "Package {name} needs another version of Python; PYTHON_BIN says which one is used"
-        ))
-    })
+    needs_python.then(|| python_failure::other_python(name))
 }
 
 fn pip_package_missing(
@@ -141,37 +127,24 @@ fn pip_package_missing(
         .find(|character: char| !(character.is_ascii_alphanumeric() || "._-".contains(character)))
         .unwrap_or(requirement.len());
     if !requirement[..end].eq_ignore_ascii_case(name.as_str()) {
-        return Some(upstream(format!(
-            "The package index has not all that {name} needs"
-        )));
+        return Some(python_failure::dependency_missing(name));
     }
     Some(if line.contains("(from versions: none)") {
-        Finding {
-            code: Code::PackageNotFound,
-            sentence: format!(
-                "The package index has no package {name}, or the URL is no package index; the URL of an index ends in /simple"
-            ),
-        }
+        python_failure::package_missing(name)
     } else {
-        let version = version.unwrap_or("latest");
-        Finding {
-            code: Code::InvalidRequest,
-            sentence: format!("The package index has no version {version} of {name}"),
-        }
+        python_failure::version_missing(name, version)
     })
 }
 
 fn pip_wrong_hash(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding> {
-    diagnosis.has_any(&["DO NOT MATCH THE HASHES"]).then(|| {
-        upstream(format!(
-            "The files of the package index for {name} differ from its lockfile; a worker needs the Python version that resolved the package"
-        ))
-    })
+    let is_wrong = diagnosis.has_any(&["DO NOT MATCH THE HASHES"]);
+    is_wrong.then(|| python_failure::wrong_hash(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::failure::Code;
     use crate::workers::install::diagnose::output;
 
     #[test]

@@ -15,7 +15,7 @@ use crate::workers::guard::GuardedChild;
 
 /// The last lines of the output that a failure can show.
 const MAX_LINES: usize = 30;
-/// The first error lines that are kept too, because npm names the failed script there.
+/// The first error lines that are kept too, because npm and uv name the failed script there.
 const MAX_FIRST_ERRORS: usize = 12;
 /// The longest line in bytes that is masked. A longer line is cut.
 const MAX_LINE: usize = 8 * 1024;
@@ -179,7 +179,8 @@ impl CollectedLines {
             text,
         };
         self.count += 1;
-        if is_npm_error(&line.text) && self.first_errors.len() < MAX_FIRST_ERRORS {
+        let is_error = is_npm_error(&line.text) || is_uv_error(&line.text);
+        if is_error && self.first_errors.len() < MAX_FIRST_ERRORS {
             self.first_errors.push(line.clone());
         }
         if line.text.trim_start().starts_with("Collecting ") {
@@ -206,6 +207,16 @@ impl CollectedLines {
 /// Returns whether npm marks a line as a part of an error.
 pub fn is_npm_error(line: &str) -> bool {
     line.starts_with("npm error") || line.starts_with("npm ERR!")
+}
+
+/// Returns whether uv marks a line as an error or as the cause of an error. Older versions draw a tree.
+pub(super) fn is_uv_error(line: &str) -> bool {
+    let text = line.trim_start();
+    line.starts_with("error: ")
+        || line.starts_with("  cause: ")
+        || text.starts_with("× ")
+        || text.starts_with("├─▶ ")
+        || text.starts_with("╰─▶ ")
 }
 
 #[cfg(test)]

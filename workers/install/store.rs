@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::diagnose::folder_failure;
+use super::uv_program;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::eventlog::projection::Projection;
@@ -192,7 +193,8 @@ impl PackageStore {
     pub(super) async fn sweep(&self, catalog: &Catalog, projection: &Projection) {
         for name in self.names() {
             let folder = self.folder(&name);
-            let is_needed = name.starts_with(PIP_PREFIX) || is_named(catalog, &name);
+            let is_tool = name.starts_with(PIP_PREFIX) || name == uv_program::folder_name();
+            let is_needed = is_tool || is_named(catalog, &name);
             if is_needed && is_complete(&folder) {
                 continue;
             }

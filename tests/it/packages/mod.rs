@@ -7,6 +7,8 @@ mod registry;
 mod server_json;
 mod spread;
 mod upgrade;
+mod uv;
+mod uv_settings;
 mod wrong;
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ pub fn env() -> Vec<(String, String)> {
         ("npm_config_cache", cache("npm")),
         ("npm_config_prefer_offline", "true".to_owned()),
         ("PIP_CACHE_DIR", cache("pip")),
+        ("UV_BIN", uv_program()),
     ];
     passed
         .chain(
@@ -49,6 +52,14 @@ pub fn env() -> Vec<(String, String)> {
                 .map(|(name, value)| (name.to_owned(), value)),
         )
         .collect()
+}
+
+/// Returns the uv that `tests/services/install` has installed.
+pub fn uv_program() -> String {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/uv/bin/uv");
+    let is_there = std::path::Path::new(program).exists();
+    assert!(is_there, "run tests/services/install first");
+    program.to_owned()
 }
 
 /// Starts the program with the variables for installers.
@@ -109,7 +120,8 @@ impl App {
             .iter()
             .flat_map(|shelf| std::fs::read_dir(shelf).into_iter().flatten().flatten());
         let names = entries.map(|entry| entry.file_name().into_string().expect("UTF-8"));
-        names.filter(|name| !name.starts_with("pip-")).collect()
+        let is_tool = |name: &String| name.starts_with("pip-") || name.starts_with("uv-");
+        names.filter(|name| !is_tool(name)).collect()
     }
 
     /// Waits until no folder of a package is left.

@@ -105,6 +105,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ),
     ("PACKAGES_DIR", "/elsewhere", &[]),
     ("PYTHON_BIN", "/usr/bin/python3", &[]),
+    ("UV_BIN", "/usr/bin/uv", &[]),
     ("PYTHON_VENV_DIR", "/elsewhere", &[]),
     ("PIP_INDEX_URL", "https://pypi.example.com/simple", &[]),
     (
