@@ -146,12 +146,17 @@ impl CallClient {
         method: ClientMethod,
         params: Option<&RawValue>,
     ) -> Result<AnswerRequest, Refusal> {
+        // A cancelled call drops this future while it waits.
+        let mut counted = CountedRequest {
+            metrics: &self.metrics,
+            method,
+            outcome: Refusal::CALL_ENDED.outcome,
+        };
         let answered = self.send_and_wait(method, params).await;
-        let outcome = match &answered {
+        counted.outcome = match &answered {
             Ok(_) => "answered",
             Err(refusal) => refusal.outcome,
         };
-        self.metrics.count_server_request(method.as_str(), outcome);
         answered
     }
 
@@ -186,6 +191,21 @@ impl CallClient {
             Ok(Err(_)) => Err(Refusal::CALL_ENDED),
             Err(_) => Err(Refusal::TOO_LATE),
         }
+    }
+}
+
+/// Counts a request with its outcome when it is dropped.
+struct CountedRequest<'a> {
+    metrics: &'a Metrics,
+    method: ClientMethod,
+    /// The label `outcome` of the metric.
+    outcome: &'static str,
+}
+
+impl Drop for CountedRequest<'_> {
+    fn drop(&mut self) {
+        let method = self.method.as_str();
+        self.metrics.count_server_request(method, self.outcome);
     }
 }
 
