@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::redact::Redactor;
 use super::upstream_call::{EndedCall, UpstreamCall};
 use crate::core::arguments::is_deep;
 use crate::core::failure::{Code, Failure};
@@ -75,6 +76,41 @@ async fn ask_client<'a>(
         Ok((request.key, result.get().to_owned()))
     });
     futures::future::try_join_all(answers).await
+}
+
+/// Returns the result of a server with masked requests for input. The redactor is made only for a result that has some.
+pub(super) fn with_masked_requests(result: Bytes, redactor: impl FnOnce() -> Redactor) -> Bytes {
+    let Ok(Some(_)) = InputRequired::parse(&result) else {
+        return result;
+    };
+    let redactor = redactor();
+    let with_masked_params = |request: &RawValue| {
+        with_changed_members(request.get(), |key, value| {
+            (key == "params").then(|| redactor.mask_json(value.get()))
+        })
+    };
+    let text = std::str::from_utf8(&result).unwrap_or_default();
+    let masked = with_changed_members(text, |key, value| {
+        let is_requests = key == "inputRequests";
+        let masked = || with_changed_members(value.get(), |_, request| with_masked_params(request));
+        is_requests.then(masked).flatten()
+    });
+    masked.map_or_else(|| result.clone(), Bytes::from)
+}
+
+/// Returns an object with other values. A value for which `change` returns `None` keeps its text. Returns `None` if the text
+/// is no object.
+fn with_changed_members(
+    object: &str,
+    change: impl Fn(&str, &RawValue) -> Option<String>,
+) -> Option<String> {
+    let members = Members::parse(object)?;
+    let mut writer = ObjectWriter::with_capacity(object.len());
+    for (key, value) in &members.0 {
+        let changed = text_of(key).and_then(|key| change(&key, value));
+        writer.member(key, changed.as_deref().unwrap_or(value.get()));
+    }
+    Some(writer.finish())
 }
 
 /// Returns the members with which a request answers a server: `inputResponses` and `requestState`.

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_arguments};
 use super::google;
 use super::handler::HandlerError;
-use super::input_rounds::{call_in_rounds, input_members};
+use super::input_rounds::{call_in_rounds, input_members, with_masked_requests};
 use super::interim::ProgressRelay;
 use super::mcp::frame::TOOL_CALL;
 use super::mcp::{CallError, RequestParams, RpcError};
@@ -243,7 +243,10 @@ pub(super) async fn run(
         client: client.as_ref().map(CallClientGuard::client),
     };
     match call_in_rounds(&call).await? {
-        Ok(result) => Ok(result),
+        // All other texts of a result belong to its user.
+        Ok(result) => Ok(with_masked_requests(result, || {
+            user_redactor(&handle, request, &opened)
+        })),
         Err(ended) => {
             let redactor = user_redactor(&handle, request, &opened);
             Err(redact(context, &handle, request, ended, &redactor).into())
