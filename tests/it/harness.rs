@@ -305,23 +305,18 @@ impl App {
     /// Returns one value of `/metrics`: the line that begins with the name and contains all labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let text = self.get("/metrics").await.body;
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(key, value)| format!("{key}=\"{value}\""))
-            .collect();
-        let mut lines = text.as_str().expect("a text").lines();
-        let line = lines.find(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        line.map(|line| {
-            line.rsplit_once(' ')
-                .expect("a figure")
-                .1
-                .parse()
-                .expect("a number")
-        })
+        figure(text.as_str().expect("a text"), name, labels)
+    }
+
+    /// Returns the sum of one value of `/metrics` over all processes.
+    pub async fn total(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let mut total = 0.0;
+        for process in &self.processes {
+            let request = self.http.get(format!("{}/metrics", process.url));
+            let text = answer(request).await.body;
+            total += figure(text.as_str().expect("a text"), name, labels).unwrap_or_default();
+        }
+        total
     }
 
     /// Sends a request as raw bytes, and returns the status, the head and the body of the response.
@@ -396,6 +391,21 @@ impl Answer {
         assert_eq!(self.body["success"], false, "{}", self.body);
         self.body["error"].as_str().expect("a sentence").to_owned()
     }
+}
+
+/// Returns one value of the text of `/metrics`.
+fn figure(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .collect();
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    let figure = line?.rsplit_once(' ').expect("a figure").1;
+    Some(figure.parse().expect("a number"))
 }
 
 /// Sends a request and returns the response with its JSON.

@@ -3,6 +3,7 @@
 mod bugs;
 mod cells;
 mod inspector;
+mod matrix;
 mod restarts;
 
 use std::process::{Output, Stdio};

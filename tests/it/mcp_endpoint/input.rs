@@ -8,10 +8,10 @@ use super::client::{McpClient, error_code, result};
 use crate::harness::App;
 use crate::remote::{Kind, Real, register};
 
-const PATH: &str = "/mcp/servers/suite/mcp";
+pub const PATH: &str = "/mcp/servers/suite/mcp";
 
 /// Starts the suite's server behind a URL and registers it.
-async fn register_suite(app: &App, kind: Kind) -> Real {
+pub async fn register_suite(app: &App, kind: Kind) -> Real {
     let suite = Real::start(kind).await;
     let registered = register(app, "suite", &suite.url(), json!({})).await;
     registered.ok();
@@ -134,7 +134,7 @@ fn answer_to(asked: &Value) -> Value {
 }
 
 /// Calls a tool, answers all requests of its server, and returns the result.
-async fn answered(session: &Session, tool: &str, arguments: Value) -> (Value, usize) {
+pub async fn answered(session: &Session, tool: &str, arguments: Value) -> (Value, usize) {
     let mut stream = session.call(tool, arguments).await;
     let mut asked = 0;
     loop {
