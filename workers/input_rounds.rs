@@ -18,12 +18,14 @@ use crate::core::mcp::version::Era;
 /// The most requests that the worker sends for one request of its caller.
 const MAX_ROUNDS: usize = 10;
 
-/// Sends a request, and answers each request of the server for input. Returns the untouched result.
+/// Sends a request, and answers each request of the server for input. Returns the untouched result, or a result that asks a
+/// client of 2026-07-28 with masked requests.
 ///
 /// # Errors
 /// The failure of the connection, or of a request for input that nobody can answer.
 pub(super) async fn call_in_rounds(
     call: &UpstreamCall<'_>,
+    redactor: impl FnOnce() -> Redactor,
 ) -> Result<Result<Bytes, EndedCall>, Failure> {
     let client = call.request.client;
     let mut input = call.request.input.to_owned();
@@ -40,7 +42,7 @@ pub(super) async fn call_in_rounds(
         };
         required.check_client(client)?;
         if client.is_some_and(|client| client.era == Era::Modern) {
-            return Ok(Ok(answered.result));
+            return Ok(Ok(with_masked_requests(&answered.result, &redactor())));
         }
         let inputs = ask_client(call, &required).await?;
         input = required.answer(&inputs);
@@ -78,18 +80,14 @@ async fn ask_client<'a>(
     futures::future::try_join_all(answers).await
 }
 
-/// Returns the result of a server with masked requests for input. The redactor is made only for a result that has some.
-pub(super) fn with_masked_requests(result: Bytes, redactor: impl FnOnce() -> Redactor) -> Bytes {
-    let Ok(Some(_)) = InputRequired::parse(&result) else {
-        return result;
-    };
-    let redactor = redactor();
+/// Returns a result that asks for input, with masked requests. All other texts of a result belong to its user.
+fn with_masked_requests(result: &Bytes, redactor: &Redactor) -> Bytes {
     let with_masked_params = |request: &RawValue| {
         with_changed_members(request.get(), |key, value| {
             (key == "params").then(|| redactor.mask_json(value.get()))
         })
     };
-    let text = std::str::from_utf8(&result).unwrap_or_default();
+    let text = std::str::from_utf8(result).unwrap_or_default();
     let masked = with_changed_members(text, |key, value| {
         let is_requests = key == "inputRequests";
         let masked = || with_changed_members(value.get(), |_, request| with_masked_params(request));

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_arguments};
 use super::google;
 use super::handler::HandlerError;
-use super::input_rounds::{call_in_rounds, input_members, with_masked_requests};
+use super::input_rounds::{call_in_rounds, input_members};
 use super::interim::ProgressRelay;
 use super::mcp::frame::TOOL_CALL;
 use super::mcp::{CallError, RequestParams, RpcError};
@@ -242,11 +242,9 @@ pub(super) async fn run(
         progress,
         client: client.as_ref().map(CallClientGuard::client),
     };
-    match call_in_rounds(&call).await? {
-        // All other texts of a result belong to its user.
-        Ok(result) => Ok(with_masked_requests(result, || {
-            user_redactor(&handle, request, &opened)
-        })),
+    let user_redactor_now = || user_redactor(&handle, request, &opened);
+    match call_in_rounds(&call, user_redactor_now).await? {
+        Ok(result) => Ok(result),
         Err(ended) => {
             let redactor = user_redactor(&handle, request, &opened);
             Err(redact(context, &handle, request, ended, &redactor).into())
