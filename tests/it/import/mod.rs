@@ -271,7 +271,7 @@ async fn imported_packages_are_installed_with_their_servers() {
         "{output}"
     );
     assert!(
-        output.contains("mcp_server_time of the server hidden: pip cannot reach its registry"),
+        output.contains("mcp_server_time of the server hidden: uv cannot reach its registry"),
         "{output}"
     );
     assert!(
