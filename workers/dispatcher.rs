@@ -11,13 +11,15 @@ use futures::FutureExt;
 use super::context::Context;
 use super::handler::{HandlerError, encode, handle};
 use super::permits::ChangePermit;
-use super::{google, jobs, keys, oauth, packages, requests, secrets, servers, tokens, tools};
+use super::{
+    google, jobs, keys, oauth, packages, requests, secrets, servers, tokens, tools, watch,
+};
 use crate::core::command::{
     BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, CreateToken,
     DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, Disconnect, EnableServer,
     ExchangeGoogleCode, NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer,
     RefreshTokens, RegisterServer, RetryDeadLetter, RevokeToken, SetSecret, StoreTokens,
-    UpdateServer, UseLink,
+    UpdateServer, UseLink, WatchResources,
 };
 use crate::core::failure::Failure;
 use crate::core::model::server_request::AnswerRequest;
@@ -73,6 +75,12 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         // servers.
         ReadServerLogs::NAME => {
             handle(ask, |command| servers::logs(context.clone(), command)).await
+        }
+        WatchResources::NAME => {
+            handle(ask, |command| {
+                watch::watch_resources(context.clone(), command)
+            })
+            .await
         }
         ReadJobAnswer::NAME => {
             handle(ask, |command| jobs::read_answer(context.clone(), command)).await

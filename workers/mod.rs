@@ -30,6 +30,7 @@ mod servers;
 mod tokens;
 mod tools;
 mod upstream_call;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -57,6 +57,10 @@ id!(
     /// Names one run of a worker process. A restarted worker has a new id.
     WorkerId
 );
+id!(
+    /// Names one run of a facade process. A restarted facade has a new id.
+    FacadeId
+);
 
 impl JobId {
     /// Returns the creation time in milliseconds since 1970, if the id is a UUID of version 7.

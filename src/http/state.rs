@@ -107,6 +107,11 @@ impl ApiState {
         let mcp = McpState::start(
             &deps.mcp_endpoints,
             deps.projection.clone(),
+            CommandClient::new(
+                deps.bus.clone(),
+                deps.projection.clone(),
+                deps.registry.clone(),
+            ),
             &*deps.bus,
             deps.ending.clone(),
         );

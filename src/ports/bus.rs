@@ -9,7 +9,9 @@ use bytes::Bytes;
 use crate::core::command::Area;
 use crate::core::ids::{Digest, Position, ServerId, WorkerId};
 use crate::core::mcp::client::McpClient;
+use crate::core::model::client_session::SessionChange;
 use crate::core::model::tool_call::CallTool;
+use crate::core::model::upstream_change::UpstreamChange;
 pub use crate::ports::interim::{Interim, InterimReceiver, InterimSender, interim_channel};
 
 /// The receiver of an ask.
@@ -150,6 +152,10 @@ pub enum Hint {
     McpCallCancelled(Digest),
     /// An MCP client has ended a session. The digest names user, endpoint and session.
     McpSessionEnded(Digest),
+    /// A setting of the session of an MCP client has changed.
+    McpSessionChanged(SessionChange),
+    /// An MCP server reports that its prompts or resources have changed.
+    UpstreamChanged(UpstreamChange),
 }
 
 /// Carries asks, jobs and hints.

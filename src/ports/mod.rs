@@ -2,6 +2,7 @@
 //! suite in `tests/it`.
 
 pub mod bus;
+pub mod change_queue;
 pub mod error;
 pub mod event_log;
 pub mod interim;

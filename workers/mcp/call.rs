@@ -11,6 +11,7 @@ use super::frame::{RequestFrame, RequestParams};
 use super::host::{ClientAsker, NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
 use super::pause::CallPause;
+use super::resource_watch::ResourceWatch;
 use crate::core::failure::Failure;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::time::clock::monotonic;
@@ -19,6 +20,8 @@ use crate::time::clock::monotonic;
 #[derive(Clone)]
 pub struct ClientOptions {
     pub sink: Arc<dyn NotificationSink>,
+    /// The resources that clients watch through the connection.
+    pub watch: Arc<ResourceWatch>,
     /// The largest result in bytes (`RESULT_LIMIT`).
     pub result_limit: usize,
 }

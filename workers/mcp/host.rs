@@ -11,6 +11,7 @@ use crate::core::ids::ValueId;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::input_required::ClientMethod;
 use crate::core::model::remote::{ProtocolMode, StoredSession};
+use crate::core::model::upstream_change::ChangedPart;
 
 /// The origin of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub enum LogText<'a> {
 pub trait NotificationSink: Send + Sync {
     /// The server sent `notifications/tools/list_changed`.
     fn tools_changed(&self);
+
+    /// The server sent a notification that another part of it has changed.
+    fn changed(&self, part: ChangedPart);
 
     /// Redacts a line and stores it.
     fn log(&self, source: LogSource, text: LogText<'_>);
@@ -215,6 +219,7 @@ pub mod tests {
     pub struct RecordingSink {
         lines: Mutex<Vec<String>>,
         tools_changed: AtomicUsize,
+        pub changes: Mutex<Vec<ChangedPart>>,
         pub modes: Mutex<Vec<ProtocolMode>>,
     }
 
@@ -234,6 +239,10 @@ pub mod tests {
     impl NotificationSink for RecordingSink {
         fn tools_changed(&self) {
             self.tools_changed.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn changed(&self, part: ChangedPart) {
+            self.changes.lock().push(part);
         }
 
         fn log(&self, source: LogSource, text: LogText<'_>) {

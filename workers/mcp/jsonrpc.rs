@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::host::{LogSource, LogText, NotificationSink};
+use crate::core::json_object::{Members, text_of};
+use crate::core::model::upstream_change::{ChangedPart, MAX_WATCHED_URI};
 
 /// Bytes of a log message of a server that are kept.
 const LOG_MESSAGE_LIMIT: usize = 64 * 1024;
@@ -89,8 +91,25 @@ pub fn notify(sink: &dyn NotificationSink, method: &str, params: Option<&RawValu
             };
             sink.log(LogSource::Server, text);
         }
-        // The other notifications concern resources and prompts, which the client never requests.
-        _ => {}
+        _ => {
+            if let Some(part) = changed_part(method, params) {
+                sink.changed(part);
+            }
+        }
+    }
+}
+
+/// Returns the part of the server that a notification says has changed.
+fn changed_part(method: &str, params: Option<&RawValue>) -> Option<ChangedPart> {
+    match method {
+        "notifications/prompts/list_changed" => Some(ChangedPart::Prompts),
+        "notifications/resources/list_changed" => Some(ChangedPart::Resources),
+        "notifications/resources/updated" => {
+            let params = Members::parse(params?.get())?;
+            let uri = params.get("uri").and_then(text_of)?;
+            (uri.len() <= MAX_WATCHED_URI).then(|| ChangedPart::Resource(uri.as_ref().into()))
+        }
+        _ => None,
     }
 }
 
@@ -198,6 +217,29 @@ mod tests {
             serde_json::from_str(r#"{"id":1,"method":null,"error":null,"result":{}}"#)
                 .expect("a message");
         assert!(reply.method.is_none() && reply.error.is_none() && reply.result.is_some());
+    }
+
+    #[test]
+    fn notifications_name_the_part_that_has_changed() {
+        let part = |method: &str, params: &str| changed_part(method, Some(&raw(params)));
+        let updated = "notifications/resources/updated";
+        assert_eq!(
+            part("notifications/prompts/list_changed", "{}"),
+            Some(ChangedPart::Prompts)
+        );
+        assert_eq!(
+            changed_part("notifications/resources/list_changed", None),
+            Some(ChangedPart::Resources)
+        );
+        assert_eq!(
+            part(updated, r#"{"uri":"a:\u0062"}"#),
+            Some(ChangedPart::Resource("a:b".into()))
+        );
+        let long = format!(r#"{{"uri":"{}"}}"#, "x".repeat(MAX_WATCHED_URI + 1));
+        for params in [r#"{"uri":7}"#, "[]", "{}", &long] {
+            assert_eq!(part(updated, params), None, "{params}");
+        }
+        assert_eq!(part("notifications/unknown", "{}"), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod jsonrpc;
 pub mod line_reader;
 pub mod mux;
 pub mod pause;
+pub mod resource_watch;
 pub mod rmcp_bridge;
 mod stderr;
 pub mod stdio;
@@ -31,4 +32,5 @@ pub use self::host::{
 };
 pub use self::http::HttpTarget;
 pub use self::jsonrpc::RpcError;
+pub use self::resource_watch::ResourceWatch;
 pub use self::stdio::StdioTarget;

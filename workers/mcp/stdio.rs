@@ -18,6 +18,7 @@ use super::handshake::Handshake;
 use super::host::NotificationSink;
 use super::line_reader::LineReader;
 use super::mux::Mux;
+use super::resource_watch::subscribe_over;
 use super::rmcp_bridge::{client_config, new_bridge};
 use super::stderr::read_stderr;
 use super::tool_list::list_over;
@@ -78,7 +79,11 @@ impl StdioConnection {
         target: StdioTarget<'_>,
         options: ClientOptions,
     ) -> Result<(Self, Tools), ConnectError> {
-        let ClientOptions { sink, result_limit } = options;
+        let ClientOptions {
+            sink,
+            watch,
+            result_limit,
+        } = options;
         let started_at = now_ms();
         let env = target.env.iter();
         let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
@@ -111,6 +116,8 @@ impl StdioConnection {
             Ok(opened) => opened,
             Err(reason) => return Err(starting.connect_error(reason).await),
         };
+        let subscribing = subscribe_over(mux.clone(), sink.clone(), watch);
+        starting.tasks.push(tokio::spawn(subscribing));
         let connection = Self {
             mux,
             sink,

@@ -17,13 +17,15 @@ use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
 use crate::core::model::server::Transport;
 use crate::core::model::tool::Tools;
+use crate::core::model::upstream_change::{ChangedPart, UpstreamChange};
+use crate::ports::change_queue::ChangeQueue;
 use crate::workers::credentials::environment::open_environment;
 use crate::workers::credentials::remote::SealedCredentials;
 use crate::workers::guard;
 use crate::workers::install::PackageHandle;
 use crate::workers::mcp::{
     AccessTokens, ClientOptions, ConnectError, Connection, HttpTarget, LogSource, LogText,
-    NotificationSink, StdioTarget,
+    NotificationSink, ResourceWatch, StdioTarget,
 };
 use crate::workers::oauth::token_source::TokenSource;
 use crate::workers::redact::Redactor;
@@ -40,6 +42,10 @@ pub struct ConnectionDeps {
     pub redactor: Arc<Redactor>,
     /// Notified when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
+    /// Receives the other changes that the server reports.
+    pub changes: Arc<ChangeQueue>,
+    /// The resources that clients watch through the connection.
+    pub watch: Arc<ResourceWatch>,
     /// The largest result in bytes.
     pub result_limit: usize,
     /// The set that renews the child's life while the worker holds the lease.
@@ -69,8 +75,11 @@ pub async fn open_connection(
             own_lines: deps.own_lines.clone(),
             redactor: deps.redactor.clone(),
             tools_changed: deps.tools_changed.clone(),
+            changes: deps.changes.clone(),
+            watch: deps.watch.clone(),
             remote: deps.remote.clone(),
         }),
+        watch: deps.watch.clone(),
         result_limit: deps.result_limit,
     };
     let transport = server.config.transport.clone();
@@ -130,7 +139,7 @@ async fn http_target(
         credentials: Arc::new(credentials),
         tokens,
         sessions: Arc::new(state.clone()),
-        listen: state.user.is_none(),
+        listen: true,
         protocol: server.protocol,
         reconnection_options: remote.reconnection_options,
     })
@@ -168,6 +177,8 @@ struct ServerSink {
     own_lines: Option<OwnLines>,
     redactor: Arc<Redactor>,
     tools_changed: Arc<Notify>,
+    changes: Arc<ChangeQueue>,
+    watch: Arc<ResourceWatch>,
     remote: RemoteState,
 }
 
@@ -183,6 +194,19 @@ fn masked(redactor: &Redactor, text: LogText<'_>) -> String {
 impl NotificationSink for ServerSink {
     fn tools_changed(&self) {
         self.tools_changed.notify_one();
+    }
+
+    fn changed(&self, part: ChangedPart) {
+        if let ChangedPart::Resource(uri) = &part
+            && !self.watch.contains(uri)
+        {
+            return;
+        }
+        self.changes.add(UpstreamChange {
+            server: self.remote.server,
+            user: self.remote.user.clone(),
+            part,
+        });
     }
 
     fn log(&self, source: LogSource, text: LogText<'_>) {

@@ -14,6 +14,7 @@ use super::manager::ServerManager;
 use super::supervisor::Supervisor;
 use super::tool_sync::ToolRecorder;
 use super::user_connections::UserConnections;
+use super::watches::ResourceWatches;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ServerId;
@@ -44,6 +45,8 @@ pub struct ServerHandle {
     pub session_id: Arc<ArcSwapOption<String>>,
     /// The processes and connections of single users.
     pub users: UserConnections,
+    /// The resources that clients watch.
+    pub watches: ResourceWatches,
     pub lease: Arc<LocalLease>,
     pub(super) tools: ToolRecorder,
     pub(super) description: DescriptionRecorder,
@@ -109,6 +112,7 @@ impl ServerHandle {
             child: Arc::default(),
             session_id: Arc::default(),
             users: UserConnections::default(),
+            watches: ResourceWatches::default(),
             lease: Arc::default(),
             tools: ToolRecorder::default(),
             description: DescriptionRecorder::default(),

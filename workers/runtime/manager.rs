@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::changes::publish_changes;
 use super::failover;
 use super::handle::ServerHandle;
 use super::lease::LocalLease;
@@ -25,6 +26,7 @@ use crate::core::names::UserName;
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
+use crate::ports::change_queue::ChangeQueue;
 use crate::ports::leases::Leases;
 use crate::telemetry::error::error_chain;
 use crate::telemetry::metrics::Metrics;
@@ -59,6 +61,8 @@ pub struct ServerManager {
     pub limits: Limits,
     /// The places for processes and connections of single users.
     pub users: UserPool,
+    /// The changes that the servers report.
+    pub changes: Arc<ChangeQueue>,
     /// No other worker can exist.
     pub alone: bool,
     pub tasks: TaskTracker,
@@ -112,6 +116,7 @@ impl ServerManager {
             metrics: deps.metrics,
             limits: deps.limits,
             users,
+            changes: Arc::default(),
             alone: deps.alone,
             tasks: TaskTracker::new(),
             handles: ArcSwap::default(),
@@ -131,6 +136,7 @@ impl ServerManager {
             return;
         }
         tokio::spawn(report_statuses(self.clone()));
+        tokio::spawn(publish_changes(self.changes.clone(), self.bus.clone()));
         tokio::spawn(expire_unused(self.clone()));
         tokio::spawn(failover::watch_servers(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));
@@ -430,6 +436,7 @@ async fn expire_unused(manager: Arc<ServerManager>) {
         let handles: Vec<_> = manager.handles.load().values().cloned().collect();
         for handle in handles {
             handle.users.end_idle(&manager, &handle, idle);
+            handle.expire_watches(&manager);
             let server = manager
                 .projection
                 .catalog()

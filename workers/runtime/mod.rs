@@ -1,5 +1,6 @@
 //! Runs the MCP servers of this worker: ownership, supervision, failover, logs and tool lists.
 
+mod changes;
 pub mod connect;
 mod description_sync;
 pub mod failover;
@@ -21,3 +22,4 @@ pub mod upgrade;
 pub mod user_connections;
 pub mod user_pool;
 mod user_start;
+mod watches;

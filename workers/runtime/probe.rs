@@ -31,6 +31,8 @@ pub async fn probe_server(
         own_lines: None,
         redactor: Arc::default(),
         tools_changed: Arc::default(),
+        changes: Arc::default(),
+        watch: Arc::default(),
         result_limit: manager.limits.result,
         child: Arc::default(),
         ttl: limit + LIFE_MARGIN,

@@ -103,6 +103,8 @@ impl Supervisor {
                 own_lines: None,
                 redactor: handle.redactor.clone(),
                 tools_changed,
+                changes: manager.changes.clone(),
+                watch: handle.watches.shared.clone(),
                 result_limit: manager.limits.result,
                 child: handle.child.clone(),
                 ttl: handle.lease.left(),

@@ -30,7 +30,7 @@ use crate::core::names::UserName;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::{monotonic, now_ms};
 use crate::workers::credentials::being_changed;
-use crate::workers::mcp::Connection;
+use crate::workers::mcp::{Connection, ResourceWatch};
 
 /// How long a failed attempt counts for other calls of the user that waited for it.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub(super) struct UserConnection {
     pub(super) permit: Mutex<Option<UserPermit>>,
     /// The lines of this connection alone.
     pub(super) own_lines: Arc<LogBuffer>,
+    /// The resources that the user watches.
+    pub(super) watch: Arc<ResourceWatch>,
     /// Calls that have the connection or wait for it.
     calls: AtomicUsize,
     /// The start or the end of the last call in milliseconds since 1970.
@@ -196,6 +198,7 @@ impl UserConnections {
             replaced: CancellationToken::new(),
             permit: Mutex::default(),
             own_lines: Arc::default(),
+            watch: Arc::new(ResourceWatch::new(handle.watches.uris_of(user))),
             calls: AtomicUsize::new(0),
             last_use_ms: AtomicU64::new(now_ms()),
         });
@@ -304,6 +307,22 @@ impl UserConnections {
             let ending = end(manager.clone(), handle.clone(), entry);
             manager.tasks.spawn(ending);
         }
+    }
+
+    /// Returns the watched resources of every user with a connection.
+    pub(super) fn watches(&self) -> Vec<(UserName, Arc<ResourceWatch>)> {
+        let by_user = self.by_user.lock();
+        let watches = by_user.iter();
+        watches
+            .map(|(user, entry)| (user.clone(), entry.watch.clone()))
+            .collect()
+    }
+
+    /// Returns the watched resources of the open connections.
+    pub(super) fn open_watches(&self) -> Vec<Arc<ResourceWatch>> {
+        let by_user = self.by_user.lock();
+        let open = by_user.values().filter(|entry| !entry.has_ended());
+        open.map(|entry| entry.watch.clone()).collect()
     }
 
     /// Stops all connections, because this worker does not own the server any more.

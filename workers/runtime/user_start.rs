@@ -52,6 +52,8 @@ pub(super) async fn connect(
         }),
         redactor: handle.redactor.clone(),
         tools_changed: Arc::default(),
+        changes: manager.changes.clone(),
+        watch: entry.watch.clone(),
         result_limit: manager.limits.result,
         child: handle.child.clone(),
         ttl: handle.lease.left(),

@@ -18,7 +18,7 @@ use crate::ports::bus::Hint;
 const MAX_LAG: usize = 1024;
 /// The number of statuses in the queue to NATS. A status above it is lost.
 const MAX_STATUSES: usize = 64;
-/// The number of hints of MCP clients in the queue to NATS. A hint above it is lost.
+/// The number of hints of MCP clients and servers in the queue to NATS. A hint above it is lost.
 const MAX_MCP_HINTS: usize = 1024;
 
 /// Publishes hints.
@@ -86,9 +86,18 @@ impl Hints {
             Hint::McpSessionEnded(session) => {
                 let _ = self.mcp.try_send(format!("{SESSION_ENDED} {session}"));
             }
+            Hint::McpSessionChanged(change) => self.send_json(SESSION_CHANGED, change),
+            Hint::UpstreamChanged(change) => self.send_json(UPSTREAM_CHANGED, change),
         }
         // Without listeners the hint is lost, which is allowed.
         let _ = self.local.send(hint);
+    }
+
+    /// Queues a hint of MCP whose content is JSON. A full queue loses it.
+    fn send_json(&self, kind: &str, content: &impl serde::Serialize) {
+        if let Ok(json) = serde_json::to_string(content) {
+            let _ = self.mcp.try_send(format!("{kind} {json}"));
+        }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Hint> {
@@ -139,16 +148,25 @@ impl HintForwarder {
     }
 }
 
-/// The first words of the hints of MCP clients.
+/// The first words of the hints of MCP clients and servers.
 const CALL_CANCELLED: &str = "call-cancelled";
 const SESSION_ENDED: &str = "session-ended";
+const SESSION_CHANGED: &str = "session-changed";
+const UPSTREAM_CHANGED: &str = "upstream-changed";
 
 fn parse_mcp_hint(body: &Bytes) -> Option<Hint> {
-    let (kind, digest) = std::str::from_utf8(body).ok()?.split_once(' ')?;
-    let digest = Digest(digest.parse().ok()?);
+    let (kind, content) = std::str::from_utf8(body).ok()?.split_once(' ')?;
+    let digest = || content.parse().ok().map(Digest);
     match kind {
-        CALL_CANCELLED => Some(Hint::McpCallCancelled(digest)),
-        SESSION_ENDED => Some(Hint::McpSessionEnded(digest)),
+        CALL_CANCELLED => digest().map(Hint::McpCallCancelled),
+        SESSION_ENDED => digest().map(Hint::McpSessionEnded),
+        SESSION_CHANGED => serde_json::from_str(content)
+            .ok()
+            .map(Hint::McpSessionChanged),
+        UPSTREAM_CHANGED => serde_json::from_str(content)
+            .ok()
+            .map(Hint::UpstreamChanged),
+        // A later version of the program has more kinds.
         _ => None,
     }
 }

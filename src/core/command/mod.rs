@@ -4,6 +4,7 @@ pub mod maintenance;
 mod origin;
 pub mod package;
 mod tokens;
+pub mod watch;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ pub use self::maintenance::{
 pub use self::origin::ChangeOrigin;
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
 pub use self::tokens::{CreateToken, RevokeToken};
+pub use self::watch::WatchResources;
 use super::ids::{ServerId, ValueId};
 use super::model::description::ServerDescription;
 use super::model::grant::{GrantId, GrantTokens};
@@ -130,6 +132,7 @@ commands! {
     RetryTool = Tools "tools.retry" v 1 Ask -> ToolResult,
     SendRequest = Tools "tools.request" v 1 Ask -> RequestResult,
     AnswerRequest = Tools "tools.answer" v 1 Ask -> AnswerDelivery,
+    WatchResources = Tools "tools.watch" v 1 Ask -> (),
     ExchangeGoogleCode = Google "google.exchange_code" v 1 Change -> (),
     RefreshTokens = Oauth "oauth.refresh_tokens" v 1 Change -> (),
     BeginAuthorization = Oauth "oauth.begin_authorization" v 1 Change -> AuthorizationStarted,

@@ -68,6 +68,18 @@ impl ServerDescription {
         declared.is_some_and(|declared| declared.get().starts_with('{'))
     }
 
+    /// Returns whether a capability has a feature whose value is `true`, such as `subscribe` of `resources`.
+    pub fn declares_feature(&self, capability: &str, feature: &str) -> bool {
+        let member = |object: &'_ RawValue, name: &str| {
+            let members = Members::parse(object.get())?;
+            members.get(name).map(ToOwned::to_owned)
+        };
+        let capabilities = self.capabilities.as_ref().map(RawObject::raw);
+        let declared = capabilities.and_then(|capabilities| member(capabilities, capability));
+        let value = declared.and_then(|declared| member(&declared, feature));
+        value.is_some_and(|value| value.get() == "true")
+    }
+
     /// Computes the digest of a description.
     pub fn new(
         capabilities: Option<RawObject>,
@@ -113,6 +125,27 @@ fn canonical_text(object: &RawObject) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_feature_is_declared_with_true_alone() {
+        let declares = |capabilities: &str| {
+            let capabilities = RawObject::parse(capabilities.to_owned());
+            ServerDescription::new(capabilities, None, None, None)
+                .declares_feature("resources", "subscribe")
+        };
+        assert!(declares(
+            r#"{"resources":{"listChanged":false,"subscribe":true}}"#
+        ));
+        for capabilities in [
+            "{}",
+            r#"{"resources":true}"#,
+            r#"{"resources":{"subscribe":false}}"#,
+            r#"{"resources":{"subscribe":"true"}}"#,
+            r#"{"prompts":{"subscribe":true}}"#,
+        ] {
+            assert!(!declares(capabilities), "{capabilities}");
+        }
+    }
 
     fn digest_of(server_info: Option<&str>, instructions: Option<&str>) -> String {
         let server_info = server_info.map(|text| RawObject::parse(text.into()).expect("an object"));

@@ -1,6 +1,7 @@
 //! The values that the rules work on: servers, packages, secrets, grants, jobs and dead letters.
 
 pub mod caller;
+pub mod client_session;
 pub mod credential;
 pub mod credential_check;
 pub mod dead_letter;
@@ -21,4 +22,5 @@ pub mod token;
 pub mod tool;
 pub mod tool_call;
 pub mod update;
+pub mod upstream_change;
 pub mod upstream_request;

@@ -11,10 +11,11 @@ use serde_json::value::RawValue;
 
 use super::error::RpcError;
 use super::request::{ClientRequest, raw};
+use super::resource_uri::find_resource;
 use crate::core::catalog::server::Server;
 use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::mcp::names::{exposed_names, plain_name};
-use crate::core::mcp::uris::{prefix_result, split_uri, uri_prefix, with_prefix, with_text};
+use crate::core::mcp::uris::{prefix_result, uri_prefix, with_prefix, with_text};
 use crate::core::mcp::version::Era;
 use crate::core::model::upstream_request::RequestMethod;
 
@@ -246,30 +247,12 @@ fn unknown_prompt() -> RpcError {
 
 async fn read_resource(request: &ClientRequest) -> Result<Bytes, RpcError> {
     let uri = text_member(request.params.get(), "uri").unwrap_or_default();
-    let (server, uri) = find_resource(request, &uri)?;
+    let found = find_resource(&request.exchange, &uri);
+    let (server, uri) = found.ok_or_else(unknown_resource)?;
     let params =
         with_text(request.params.get(), "uri", |_| uri.clone()).ok_or_else(unknown_resource)?;
     let result = request.send(&server, raw(params)?).await?;
     Ok(prefixed(&server, result))
-}
-
-/// Finds the server of an exposed URI. A raw URI belongs to the only server with resources.
-fn find_resource(request: &ClientRequest, uri: &str) -> Result<(Arc<Server>, String), RpcError> {
-    let servers = request.exchange.servers_with("resources");
-    if let Some((prefix, plain)) = split_uri(uri) {
-        let has_prefix = |server: &&Arc<Server>| uri_prefix(server.name.as_str()) == prefix;
-        if let Some(server) = servers.iter().find(has_prefix) {
-            return Ok((server.clone(), plain.to_owned()));
-        }
-        let catalog = request.exchange.state.catalog();
-        if catalog.servers().iter().any(has_prefix) {
-            return Err(unknown_resource());
-        }
-    }
-    match &servers[..] {
-        [server] => Ok((server.clone(), uri.to_owned())),
-        _ => Err(unknown_resource()),
-    }
 }
 
 fn unknown_resource() -> RpcError {
@@ -286,7 +269,8 @@ async fn complete(request: &ClientRequest) -> Result<Bytes, RpcError> {
         (server, with_text(reference, "name", |_| name.clone()))
     } else {
         let uri = text_member(reference, "uri").ok_or_else(wrong)?;
-        let (server, uri) = find_resource(request, &uri)?;
+        let found = find_resource(&request.exchange, &uri);
+        let (server, uri) = found.ok_or_else(unknown_resource)?;
         (server, with_text(reference, "uri", |_| uri.clone()))
     };
     let reference = reference.ok_or_else(wrong)?;

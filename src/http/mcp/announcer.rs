@@ -1,6 +1,7 @@
 //! Wakes the open streams: after changes of the log, and for the keep-alive. One task serves all streams, so a stream needs
 //! no timer.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::core::catalog::Catalog;
 use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
 
@@ -23,8 +25,8 @@ const MAX_LAG: usize = 16;
 pub enum Notice {
     /// The log has grown. A token may have been revoked, and lists may have changed.
     LogMoved {
-        /// The position of the newest change of a tool list.
-        tools_changed: Position,
+        /// The position of the newest change of a tool list or of the description of a server.
+        lists_changed: Position,
     },
     KeepAlive,
 }
@@ -51,6 +53,7 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
     let mut keep_alive = ticks(KEEP_ALIVE);
     let mut merge = ticks(MERGE);
     let mut announced = projection.position();
+    let mut descriptions = Descriptions::read(&projection.catalog());
     loop {
         let notice = tokio::select! {
             _ = keep_alive.tick() => Notice::KeepAlive,
@@ -60,7 +63,9 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
                 }
                 merge.tick().await;
                 announced = projection.position();
-                Notice::LogMoved { tools_changed: projection.catalog().tools_changed }
+                let catalog = projection.catalog();
+                let described = descriptions.update(&catalog);
+                Notice::LogMoved { lists_changed: catalog.tools_changed.max(described) }
             }
         };
         let Some(sender) = sender.upgrade() else {
@@ -68,6 +73,38 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
         };
         // Without open streams the notice is lost, which is allowed.
         let _ = sender.send(notice);
+    }
+}
+
+/// The descriptions of all servers, as a hash, and the position at which a change was seen.
+struct Descriptions {
+    hash: u64,
+    changed: Position,
+}
+
+impl Descriptions {
+    fn read(catalog: &Catalog) -> Self {
+        let mut hasher = DefaultHasher::new();
+        for server in catalog.servers() {
+            server.id.hash(&mut hasher);
+            let description = server.description.as_ref();
+            description
+                .map(|description| &description.digest)
+                .hash(&mut hasher);
+        }
+        Self {
+            hash: hasher.finish(),
+            changed: catalog.position,
+        }
+    }
+
+    /// Returns the position of the newest change.
+    fn update(&mut self, catalog: &Catalog) -> Position {
+        let newest = Self::read(catalog);
+        if newest.hash != self.hash {
+            *self = newest;
+        }
+        self.changed
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
 
 /// Returns a method from a closed list, so that clients cannot fill the metrics with invented names.
 fn known_method(method: &str) -> &'static str {
-    const METHODS: [&str; 14] = [
+    const METHODS: [&str; 16] = [
         "completion/complete",
         "initialize",
         "notifications/initialized",
@@ -165,7 +165,9 @@ fn known_method(method: &str) -> &'static str {
         "prompts/list",
         "resources/list",
         "resources/read",
+        "resources/subscribe",
         "resources/templates/list",
+        "resources/unsubscribe",
         "server/discover",
         "tools/list",
         "tools/call",

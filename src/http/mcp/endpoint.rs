@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::accept::Accepted;
 use super::error::RpcError;
+use super::watched::reports_updates;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, may};
@@ -149,10 +150,19 @@ impl Exchange {
     /// Returns the JSON object `capabilities`: the tools, and what a server of the endpoint declares besides.
     pub(super) fn capabilities(&self) -> String {
         let mut writer = ObjectWriter::with_capacity(128);
-        for capability in ["completions", "prompts", "resources"] {
+        for (capability, features) in [
+            ("completions", "{}"),
+            ("prompts", r#"{"listChanged":true}"#),
+        ] {
             if !self.servers_with(capability).is_empty() {
-                writer.raw(capability, "{}");
+                writer.raw(capability, features);
             }
+        }
+        let with_resources = self.servers_with("resources");
+        if with_resources.iter().any(|server| reports_updates(server)) {
+            writer.raw("resources", r#"{"subscribe":true,"listChanged":true}"#);
+        } else if !with_resources.is_empty() {
+            writer.raw("resources", r#"{"listChanged":true}"#);
         }
         writer.raw("tools", r#"{"listChanged":true}"#);
         writer.finish()

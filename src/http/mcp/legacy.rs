@@ -15,10 +15,13 @@ use super::envelope::Params;
 use super::error::RpcError;
 use super::headers;
 use super::list::tools_list;
-use super::listen::{self, StreamTexts, list_changed};
+use super::listen::{self, StreamContent};
+use super::notices::{NoticeWriter, WantedLists};
 use super::request::{begin_request, find_method};
 use super::running::{call_key, session_key};
 use super::session::Session;
+use super::session_requests;
+use super::watched::StreamResources;
 use crate::core::failure::Failure;
 use crate::core::ids::Digest;
 use crate::core::json_object::{Members, ObjectWriter, text_of};
@@ -174,6 +177,9 @@ pub(super) fn handle(
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
         _ => {
+            if let Some(reply) = session_requests::handle(exchange, session, method, params) {
+                return reply;
+            }
             let method = find_method(exchange, method, Era::Legacy)?;
             let call = begin_request(exchange, client, params, method)?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
@@ -228,11 +234,16 @@ pub(super) fn open_stream(
         .mcp()
         .streams
         .open(&exchange.user, Some(session.key))?;
-    let texts = StreamTexts {
+    let mcp = exchange.state.mcp();
+    let watched = mcp.sessions.of_session(session.key).watched();
+    let resources = StreamResources::of_session(&exchange, watched)?;
+    let content = StreamContent {
         // A first comment tells the client that the stream is open.
         opening: Some(Bytes::from_static(b":\n\n")),
-        list_changed: Some(list_changed(None)),
+        lists: WantedLists::ALL,
+        resources,
+        writer: NoticeWriter { subscription: None },
         closing: None,
     };
-    Ok(listen::open(exchange, Era::Legacy, texts, permit))
+    Ok(listen::open(exchange, Era::Legacy, content, permit))
 }

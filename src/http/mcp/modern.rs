@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Outcome, event};
+use super::answer::Outcome;
 use super::call::{CallingClient, begin_call, check_argument_headers, find_tool};
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
@@ -16,9 +15,9 @@ use super::envelope::{Meta, Params};
 use super::error::RpcError;
 use super::headers;
 use super::list::tools_list;
-use super::listen::{self, StreamTexts, list_changed};
 use super::request::{begin_request, check_name_header, find_method};
-use crate::core::json_object::{Members, ObjectWriter, text_of};
+use super::subscribe::subscribe;
+use crate::core::json_object::{ObjectWriter, text_of};
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
@@ -149,59 +148,4 @@ pub(super) fn add_cache_hints(writer: &mut ObjectWriter, server_info: &str) {
         "_meta",
         &format!(r#"{{"io.modelcontextprotocol/serverInfo":{server_info}}}"#),
     );
-}
-
-/// The notifications that a client subscribes to.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wanted {
-    #[serde(default)]
-    tools_list_changed: bool,
-}
-
-/// Opens the stream of `subscriptions/listen`.
-fn subscribe(
-    exchange: &Arc<Exchange>,
-    id: &RawValue,
-    params: &Params<'_>,
-) -> Result<Reply, RpcError> {
-    let wanted = params
-        .notifications
-        .filter(|wanted| Members::parse(wanted.get()).is_some())
-        .and_then(|wanted| serde_json::from_str::<Wanted>(wanted.get()).ok())
-        .ok_or_else(|| {
-            RpcError::wrong_params(
-                "notifications must be an object with Booleans, such as toolsListChanged",
-            )
-        })?;
-    if !exchange.accepted.events {
-        return Ok(Reply::NotAcceptable);
-    }
-    let permit = match exchange.state.mcp().streams.open(&exchange.user, None) {
-        Ok(permit) => permit,
-        Err(failure) => return Ok(Reply::Failed(failure)),
-    };
-    let id = id.get();
-    let honoured = if wanted.tools_list_changed {
-        r#"{"toolsListChanged":true}"#
-    } else {
-        "{}"
-    };
-    let meta = format!(r#""_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
-    let acknowledged = format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{honoured},{meta}}}}}"#
-    );
-    let closing =
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete",{meta}}}}}"#);
-    let texts = StreamTexts {
-        opening: Some(event(acknowledged.as_bytes())),
-        list_changed: wanted.tools_list_changed.then(|| list_changed(Some(id))),
-        closing: Some(event(closing.as_bytes())),
-    };
-    Ok(Reply::Stream(listen::open(
-        exchange.clone(),
-        Era::Modern,
-        texts,
-        permit,
-    )))
 }

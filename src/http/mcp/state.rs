@@ -7,12 +7,17 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::announcer::Announcer;
+use super::changes::ChangeMerger;
 use super::directory::DirectoryCache;
 use super::list_cache::ListCache;
 use super::running::RunningCalls;
+use super::session_memory::SessionMemories;
 use super::streams::OpenStreams;
+use super::watch_table::WatchTable;
+use crate::cluster::command_client::CommandClient;
 use crate::config::McpEndpoints;
 use crate::core::ids::Digest;
+use crate::core::model::client_session::SessionChange;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{Bus, Hint};
 use crate::time::clock::now_seconds;
@@ -30,6 +35,9 @@ pub struct McpState {
     pub ended_sessions: EndedSessions,
     pub streams: Arc<OpenStreams>,
     pub announcer: Announcer,
+    pub changes: ChangeMerger,
+    pub sessions: SessionMemories,
+    pub watched: Arc<WatchTable>,
 }
 
 /// The sessions that a client has ended, with the time of the end in seconds since 1970.
@@ -48,9 +56,14 @@ impl McpState {
     pub fn start(
         config: &McpEndpoints,
         projection: Arc<Projection>,
+        commands: CommandClient,
         bus: &dyn Bus,
         ending: CancellationToken,
     ) -> Arc<Self> {
+        let watched = WatchTable::new(commands, projection.clone());
+        let repeat = watched.clone().repeat();
+        let until = ending.clone();
+        tokio::spawn(async move { until.run_until_cancelled(repeat).await });
         let state = Arc::new(Self {
             directory: DirectoryCache::new(config.name_limit),
             lists: ListCache::default(),
@@ -58,6 +71,9 @@ impl McpState {
             ended_sessions: EndedSessions(Cache::new(MAX_ENDED_SESSIONS)),
             streams: OpenStreams::new(config.max_streams, config.max_streams_per_user),
             announcer: Announcer::start(projection, ending.clone()),
+            changes: ChangeMerger::start(ending.clone()),
+            sessions: SessionMemories::default(),
+            watched,
         });
         let mut hints = bus.hints();
         let weak = Arc::downgrade(&state);
@@ -72,6 +88,8 @@ impl McpState {
                         state.running.cancel(call);
                     }
                     Ok(Hint::McpSessionEnded(session)) => state.end_session(session),
+                    Ok(Hint::UpstreamChanged(change)) => state.changes.add(change),
+                    Ok(Hint::McpSessionChanged(change)) => state.change_session(&change),
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -85,5 +103,14 @@ impl McpState {
     pub fn end_session(&self, session: Digest) {
         self.ended_sessions.0.insert(session, now_seconds());
         self.streams.end_session(session);
+        self.sessions.remove(session);
+    }
+
+    /// Applies a change that another facade has made.
+    fn change_session(&self, change: &SessionChange) {
+        let is_known = change.facade == self.watched.facade();
+        if !is_known && !self.ended_sessions.contains(change.session) {
+            self.sessions.apply(change.session, &change.setting);
+        }
     }
 }

@@ -124,7 +124,10 @@ async fn an_endpoint_declares_the_capabilities_of_its_servers() {
         assert_eq!(discovered["capabilities"], begun["capabilities"]);
         discovered["capabilities"].clone()
     };
-    let all = json!({ "completions": {}, "prompts": {}, "resources": {}, "tools": { "listChanged": true } });
+    let all = json!({
+        "completions": {}, "prompts": { "listChanged": true }, "resources": { "subscribe": true, "listChanged": true },
+        "tools": { "listChanged": true },
+    });
     assert_eq!(declared(PATH).await, all);
     let tools = json!({ "tools": { "listChanged": true } });
     assert_eq!(declared("/mcp/servers/fixture/mcp").await, tools);

@@ -1,6 +1,7 @@
 //! The MCP endpoints: `/mcp` with all servers, and `/mcp/servers/{name}/mcp` with one server.
 
 mod asking;
+mod changes;
 pub mod client;
 mod features;
 mod input;
@@ -16,4 +17,5 @@ mod questions;
 mod rounds;
 mod sign_in;
 mod streams;
+mod subscriptions;
 mod wire;

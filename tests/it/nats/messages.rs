@@ -16,7 +16,9 @@ use crate::harness::PATIENCE;
 use mcp_api::adapters::bus_nats::NatsOptions;
 use mcp_api::core::command::Area;
 use mcp_api::core::failure::{Code, Failure};
-use mcp_api::core::ids::{Digest, Position};
+use mcp_api::core::ids::{Digest, FacadeId, Position, ServerId};
+use mcp_api::core::model::client_session::{SessionChange, SessionSetting};
+use mcp_api::core::model::upstream_change::{ChangedPart, UpstreamChange};
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Hint, Reply, Target};
 
 /// The default limit of NATS for a message.
@@ -225,18 +227,36 @@ async fn a_hint_reaches_every_other_process_once() {
     let ended = Digest(Uuid::from_u128(2));
     first.publish(Hint::McpCallCancelled(cancelled));
     first.publish(Hint::McpSessionEnded(ended));
+    let change = UpstreamChange {
+        server: ServerId(Uuid::from_u128(3)),
+        user: Some("ana".parse().expect("a name")),
+        part: ChangedPart::Resource("a:b c".into()),
+    };
+    first.publish(Hint::UpstreamChanged(change.clone()));
+    let setting = SessionChange {
+        session: ended,
+        facade: FacadeId(Uuid::from_u128(4)),
+        setting: SessionSetting::Watched("a:b c".into()),
+    };
+    first.publish(Hint::McpSessionChanged(setting.clone()));
     let mut position = None;
     let mut status = None;
     let mut digests = Vec::new();
-    for _ in 0..4 {
+    let mut changes = Vec::new();
+    let mut settings = Vec::new();
+    for _ in 0..6 {
         let hint = tokio::time::timeout(PATIENCE, hints_of_second.recv()).await;
         match hint.expect("in time").expect("a hint") {
             Hint::LogMoved(moved) => position = Some(moved),
             Hint::Status(body) => status = Some(body),
             Hint::McpCallCancelled(call) => digests.push(("cancelled", call)),
             Hint::McpSessionEnded(session) => digests.push(("ended", session)),
+            Hint::UpstreamChanged(change) => changes.push(change),
+            Hint::McpSessionChanged(setting) => settings.push(setting),
         }
     }
+    assert_eq!(changes, [change]);
+    assert_eq!(settings, [setting]);
     assert_eq!(digests, [("cancelled", cancelled), ("ended", ended)]);
     assert_eq!(position, Some(Position(7)));
     assert_eq!(status, Some(Bytes::from_static(b"{\"a\":1}")));
@@ -247,6 +267,8 @@ async fn a_hint_reaches_every_other_process_once() {
         "Status",
         "McpCallCancelled",
         "McpSessionEnded",
+        "UpstreamChanged",
+        "McpSessionChanged",
         "LogMoved(Position(8))",
     ] {
         let hint = tokio::time::timeout(PATIENCE, hints_of_first.recv()).await;

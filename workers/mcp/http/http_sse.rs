@@ -22,6 +22,7 @@ use crate::workers::mcp::frame::Frame;
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::line_reader::LineReader;
 use crate::workers::mcp::mux::{Mux, QueuedFrame};
+use crate::workers::mcp::resource_watch::{ResourceWatch, subscribe_over};
 use crate::workers::mcp::rmcp_bridge::{client_config, new_bridge};
 use crate::workers::mcp::tool_list::list_over;
 
@@ -59,7 +60,10 @@ impl Drop for StartingTasks {
 }
 
 impl HttpSseConnection {
-    pub async fn connect(transport: &Arc<HttpTransport>) -> Result<(Self, Tools), ConnectError> {
+    pub async fn connect(
+        transport: &Arc<HttpTransport>,
+        watch: &Arc<ResourceWatch>,
+    ) -> Result<(Self, Tools), ConnectError> {
         let (mut events, redaction) = open_events(transport).await?;
         let endpoint = read_endpoint(&mut events, &transport.endpoint.url.url).await?;
         let mux = Mux::new();
@@ -94,6 +98,8 @@ impl HttpSseConnection {
         let tools = list_over(&mux, &*transport.sink, transport.result_limit)
             .await
             .map_err(|error| reason(error.to_string()))?;
+        let subscribing = subscribe_over(mux.clone(), transport.sink.clone(), watch.clone());
+        starting.tasks.push(tokio::spawn(subscribing));
         let connection = Self {
             mux: mux.clone(),
             transport: transport.clone(),

@@ -15,6 +15,7 @@ mod scripted_server;
 mod session;
 pub mod sse;
 mod streamable;
+mod subscriptions;
 mod transport;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use super::call::{ClientOptions, ConnectError};
 use super::handshake::Handshake;
 use super::host::{AccessTokens, Credentials, NotificationSink, SessionStore};
 use super::jsonrpc::note;
+use super::resource_watch::ResourceWatch;
 use super::tool_list::{ToolListError, ToolListPager, method_result};
 use crate::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
 use crate::core::model::tool::Tools;
@@ -83,6 +85,7 @@ pub async fn connect_http(
     let connecting = Connecting {
         session: HttpSession::new(transport, target.sessions),
         sink: options.sink,
+        watch: options.watch,
         listen: target.listen,
     };
     let (connection, tools, mode) = connecting.find_mode(target.protocol).await?;
@@ -93,6 +96,7 @@ pub async fn connect_http(
 struct Connecting {
     session: Arc<HttpSession>,
     sink: Arc<dyn NotificationSink>,
+    watch: Arc<ResourceWatch>,
     listen: bool,
 }
 
@@ -235,12 +239,13 @@ impl Connecting {
     }
 
     async fn connect_sse(&self) -> Result<Connected, ConnectError> {
-        let (sse, tools) = HttpSseConnection::connect(&self.session.transport).await?;
+        let (sse, tools) = HttpSseConnection::connect(&self.session.transport, &self.watch).await?;
         Ok((HttpConnection::Sse(Box::new(sse)), tools))
     }
 
     fn streamable(&self, tools: Tools) -> Connected {
-        let connection = StreamableHttpConnection::new(self.session.clone(), self.listen);
+        let watch = self.listen.then(|| self.watch.clone());
+        let connection = StreamableHttpConnection::new(self.session.clone(), watch);
         (HttpConnection::Streamable(Box::new(connection)), tools)
     }
 }

@@ -151,6 +151,7 @@ impl ScriptedServer {
 pub fn options(sink: Arc<RecordingSink>) -> ClientOptions {
     ClientOptions {
         sink,
+        watch: Arc::default(),
         result_limit: 10_000,
     }
 }

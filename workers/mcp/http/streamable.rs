@@ -12,6 +12,7 @@ use super::notifications::listen;
 use super::param_headers::ParamHeaders;
 use super::protocol::ProtocolContext;
 use super::session::HttpSession;
+use super::subscriptions::follow_watch;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::call::{
@@ -20,26 +21,34 @@ use crate::workers::mcp::call::{
 use crate::workers::mcp::frame::{RequestFrame, TOOL_CALL, cancelled};
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::host::ClientAsker;
+use crate::workers::mcp::resource_watch::ResourceWatch;
 use crate::workers::mcp::tool_list::ToolListPager;
 
 pub struct StreamableHttpConnection {
     session: Arc<HttpSession>,
     /// The sessions of calls whose clients can be asked.
     asking: AskingSessions,
-    /// Reads the server's own stream.
-    listener: Option<JoinHandle<()>>,
+    /// Reads the server's own stream, and subscribes to resources.
+    tasks: Vec<JoinHandle<()>>,
     calls: AtomicUsize,
     /// Notified when the last running call ends.
     idle: Notify,
 }
 
 impl StreamableHttpConnection {
-    pub fn new(session: Arc<HttpSession>, listens: bool) -> Self {
-        let listener = listens.then(|| tokio::spawn(listen(session.clone())));
+    /// Creates a connection. With a watch, it reads the server's own stream and subscribes to the watched resources.
+    pub fn new(session: Arc<HttpSession>, watch: Option<Arc<ResourceWatch>>) -> Self {
+        let mut tasks = vec![];
+        if let Some(watch) = watch {
+            tasks.push(tokio::spawn(listen(session.clone(), watch.clone())));
+            if !session.context().stateless {
+                tasks.push(tokio::spawn(follow_watch(session.clone(), watch)));
+            }
+        }
         Self {
             asking: AskingSessions::new(session.transport.clone()),
             session,
-            listener,
+            tasks,
             calls: AtomicUsize::new(0),
             idle: Notify::new(),
         }
@@ -161,8 +170,8 @@ impl StreamableHttpConnection {
     }
 
     fn stop_listening(&self) {
-        if let Some(listener) = &self.listener {
-            listener.abort();
+        for task in &self.tasks {
+            task.abort();
         }
     }
 }

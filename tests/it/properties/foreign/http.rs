@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::{check, like, run_async};
 use mcp_api::core::mcp::capabilities::ClientCapabilities;
 use mcp_api::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
+use mcp_api::core::model::upstream_change::ChangedPart;
 use mcp_api::workers::mcp::host::CredentialError;
 use mcp_api::workers::mcp::{
     ClientOptions, Connection, Credentials, HttpTarget, LogSource, LogText, NotificationSink,
@@ -106,6 +107,7 @@ struct Nothing;
 #[async_trait::async_trait]
 impl NotificationSink for Nothing {
     fn tools_changed(&self) {}
+    fn changed(&self, _: ChangedPart) {}
     fn log(&self, _: LogSource, _: LogText<'_>) {}
     fn excerpt(&self, text: &[u8], limit: usize) -> String {
         String::from_utf8_lossy(&text[..text.len().min(limit)]).into_owned()
@@ -158,6 +160,7 @@ fn target(url: &str, protocol: Option<ProtocolMode>) -> HttpTarget {
 async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
     let options = ClientOptions {
         sink: Arc::new(Nothing),
+        watch: Arc::default(),
         result_limit: 10_000,
     };
     let connecting = Connection::connect_http(target(url, protocol), options);

@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{check, like, run_async, within_memory};
 use mcp_api::core::model::remote::ProtocolMode;
+use mcp_api::core::model::upstream_change::ChangedPart;
 use mcp_api::workers::mcp::frame::request;
 use mcp_api::workers::mcp::line_reader::LineReader;
 use mcp_api::workers::mcp::mux::Mux;
@@ -40,6 +41,8 @@ struct BoundedSink;
 #[async_trait::async_trait]
 impl NotificationSink for BoundedSink {
     fn tools_changed(&self) {}
+
+    fn changed(&self, _: ChangedPart) {}
 
     fn log(&self, _: LogSource, text: LogText<'_>) {
         let length = match text {
