@@ -14,7 +14,7 @@ use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_argum
 use super::google;
 use super::handler::HandlerError;
 use super::input_rounds::{call_in_rounds, input_members};
-use super::interim::ProgressRelay;
+use super::interim::{LogRelay, ProgressRelay};
 use super::mcp::frame::TOOL_CALL;
 use super::mcp::{CallError, RequestParams, RpcError};
 use super::open_requests::{CallClient, CallClientGuard, CallClientParts};
@@ -220,7 +220,8 @@ pub(super) async fn run(
     let wants_progress = request.client.is_none_or(|client| client.progress);
     let progress = messages
         .filter(|_| wants_progress)
-        .map(|(interim, redactor)| ProgressRelay::listener(redactor.clone(), interim.clone()));
+        .and_then(|(interim, redactor)| ProgressRelay::listener(redactor, interim));
+    let log = messages.and_then(|(interim, redactor)| LogRelay::listener(redactor, interim));
     let client = messages
         .zip(request.client.and_then(McpClient::answering))
         .map(|((interim, redactor), capabilities)| {
@@ -240,6 +241,7 @@ pub(super) async fn run(
         request,
         secrets: &arguments,
         progress,
+        log,
         client: client.as_ref().map(CallClientGuard::client),
     };
     let user_redactor_now = || user_redactor(&handle, request, &opened);

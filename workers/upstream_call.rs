@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::mcp::{CallError, ClientAsker, Connection, ProgressListener, UserRequest};
+use super::mcp::{CallError, ClientAsker, Connection, LogListener, ProgressListener, UserRequest};
 use super::open_requests::CallClient;
 use super::runtime::handle::ServerHandle;
 use super::runtime::user_connections::{UserCall, UserConnections};
@@ -24,6 +24,8 @@ pub(super) struct UpstreamCall<'a> {
     pub request: &'a CallRequest<'a>,
     pub secrets: &'a [SecretArgument<'a>],
     pub progress: Option<Arc<dyn ProgressListener>>,
+    /// Receives the log lines of the call.
+    pub log: Option<Arc<dyn LogListener>>,
     /// The client, if the server may ask it during the call.
     pub client: Option<&'a Arc<CallClient>>,
 }
@@ -101,6 +103,7 @@ impl UpstreamCall<'_> {
                 timeout: self.time_left(),
                 reset_on_progress: server.config.reset_timeout_on_progress,
                 progress: self.progress.clone(),
+                log: self.log.clone(),
             };
             let connection = used.connection();
             match connection.call(call).await {

@@ -25,7 +25,7 @@ const ASK_HEADERS: &[(&str, &str)] = &[
     ),
     (
         "Mcp-Interim",
-        "A list with commas. progress: the sender takes messages with Mcp-Status interim and Mcp-Kind progress before the reply.",
+        "A list with commas. progress, log: the sender takes messages with Mcp-Status interim and this Mcp-Kind before the reply. log=warning: only log lines from this level on; without a level from info on.",
     ),
     ("traceparent", "W3C Trace Context, version 00."),
     (
@@ -51,7 +51,7 @@ const REPLY_HEADERS: &[(&str, &str)] = &[
     ),
     (
         "Mcp-Kind",
-        "Only with the status interim. progress: the body is the params object of notifications/progress, without its progressToken. request: the body is a request of the MCP server to the client, which tools.answer answers: address, method and params.",
+        "Only with the status interim. progress: the body is the params object of notifications/progress, without its progressToken. log: the body is the params object of notifications/message. request: the body is a request of the MCP server to the client, which tools.answer answers: address, method and params.",
     ),
     (
         "Mcp-Position",

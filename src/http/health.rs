@@ -17,7 +17,7 @@ use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::ports::bus::Target;
-use crate::ports::interim::dropped_interim;
+use crate::ports::interim::{InterimKind, dropped_interim};
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
@@ -104,10 +104,12 @@ pub(super) async fn metrics(
         .asks_refused
         .inner()
         .store(state.refused_asks(), Ordering::Relaxed);
-    metrics
-        .progress_dropped()
-        .inner()
-        .store(dropped_interim(), Ordering::Relaxed);
+    for kind in InterimKind::ALL {
+        metrics
+            .interim_dropped(kind.as_str())
+            .inner()
+            .store(dropped_interim(kind), Ordering::Relaxed);
+    }
     let text = metrics.render().map_err(internal_error)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())

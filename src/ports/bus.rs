@@ -12,7 +12,10 @@ use crate::core::mcp::client::McpClient;
 use crate::core::model::client_session::SessionChange;
 use crate::core::model::tool_call::CallTool;
 use crate::core::model::upstream_change::UpstreamChange;
-pub use crate::ports::interim::{Interim, InterimReceiver, InterimSender, interim_channel};
+pub use crate::ports::interim::{
+    Interim, InterimKind, InterimKinds, InterimReceiver, InterimSender, interim_channel,
+    interim_channel_for,
+};
 
 /// The receiver of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

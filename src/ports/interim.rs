@@ -9,6 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::core::mcp::log_level::WantedLog;
+
 /// Messages that wait for the receiver.
 const MAX_WAITING: usize = 64;
 /// Bytes of messages that wait for the receiver, without the newest message.
@@ -16,28 +18,85 @@ const MAX_WAITING_BYTES: usize = 1 << 20;
 /// The largest message in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The number of messages that all channels of this process have dropped.
-static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// The numbers of messages that all channels of this process have dropped, in the order of [`InterimKind::ALL`].
+static DROPPED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// A message before the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interim {
     /// The masked JSON object `params` of `notifications/progress`, without its `progressToken`.
     Progress(Bytes),
+    /// The masked JSON object `params` of `notifications/message`.
+    Log(Bytes),
     /// The JSON of a `ServerRequest`, masked. A full channel refuses it and never drops it.
     Request(Bytes),
 }
 
-impl Interim {
-    /// Returns the length of the JSON in bytes.
-    pub fn length(&self) -> usize {
-        let (Self::Progress(bytes) | Self::Request(bytes)) = self;
-        bytes.len()
+/// The kind of a message before the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InterimKind {
+    Progress,
+    Log,
+    Request,
+}
+
+impl InterimKind {
+    pub const ALL: [Self; 3] = [Self::Progress, Self::Log, Self::Request];
+
+    /// Returns the name of the kind on the bus and in the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Progress => "progress",
+            Self::Log => "log",
+            Self::Request => "request",
+        }
     }
 }
 
-/// Returns both ends of a bounded channel.
+impl Interim {
+    pub fn kind(&self) -> InterimKind {
+        match self {
+            Self::Progress(_) => InterimKind::Progress,
+            Self::Log(_) => InterimKind::Log,
+            Self::Request(_) => InterimKind::Request,
+        }
+    }
+
+    /// Returns the JSON of the message.
+    pub fn params(&self) -> &Bytes {
+        match self {
+            Self::Progress(params) | Self::Log(params) | Self::Request(params) => params,
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.params().len()
+    }
+}
+
+/// The kinds of messages that a receiver takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InterimKinds {
+    pub progress: bool,
+    pub log: Option<WantedLog>,
+}
+
+impl InterimKinds {
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Returns both ends of a bounded channel for progress.
 pub fn interim_channel() -> (InterimSender, InterimReceiver) {
+    interim_channel_for(InterimKinds {
+        progress: true,
+        log: None,
+    })
+}
+
+/// Returns both ends of a bounded channel.
+pub fn interim_channel_for(kinds: InterimKinds) -> (InterimSender, InterimReceiver) {
     let channel = Arc::new(Channel {
         state: Mutex::new(ChannelState {
             senders: 1,
@@ -45,17 +104,24 @@ pub fn interim_channel() -> (InterimSender, InterimReceiver) {
         }),
         changed: Notify::new(),
     });
-    let sender = InterimSender(channel.clone());
+    let sender = InterimSender {
+        channel: channel.clone(),
+        kinds,
+    };
     (sender, InterimReceiver(channel))
 }
 
-/// Returns the number of messages that this process has dropped, because their receiver was slow or they were too large.
-pub fn dropped_interim() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
+/// Returns the number of messages of a kind that this process has dropped, because their receiver was slow or they were too
+/// large.
+pub fn dropped_interim(kind: InterimKind) -> u64 {
+    DROPPED[kind as usize].load(Ordering::Relaxed)
 }
 
 /// Sends interim messages of one command.
-pub struct InterimSender(Arc<Channel>);
+pub struct InterimSender {
+    channel: Arc<Channel>,
+    kinds: InterimKinds,
+}
 
 /// Receives the interim messages of one command.
 pub struct InterimReceiver(Arc<Channel>);
@@ -77,17 +143,25 @@ struct ChannelState {
 }
 
 impl ChannelState {
+    /// Adds a message. If there is no space, progress replaces the newest waiting message, at best progress too. A log line
+    /// is dropped.
     fn push(&mut self, message: Interim) {
         let is_full =
             self.waiting.len() >= MAX_WAITING || self.bytes + message.length() > MAX_WAITING_BYTES;
+        if is_full && message.kind() == InterimKind::Log {
+            return self.count_dropped(InterimKind::Log);
+        }
         if is_full {
-            self.count_dropped();
-            match self.waiting.pop_back() {
-                Some(replaced @ Interim::Progress(_)) => self.bytes -= replaced.length(),
-                // A request must reach the client, so the message is lost instead.
-                Some(kept) => return self.waiting.push_back(kept),
-                None => {}
-            }
+            self.count_dropped(InterimKind::Progress);
+            let is_progress = |waiting: &Interim| waiting.kind() == InterimKind::Progress;
+            let is_log = |waiting: &Interim| waiting.kind() == InterimKind::Log;
+            let newest = self.waiting.iter().rposition(is_progress);
+            let newest = newest.or_else(|| self.waiting.iter().rposition(is_log));
+            // A request must reach the client, so the message is lost instead.
+            let Some(replaced) = newest.and_then(|index| self.waiting.remove(index)) else {
+                return;
+            };
+            self.bytes -= replaced.length();
         }
         self.bytes += message.length();
         self.waiting.push_back(message);
@@ -99,32 +173,37 @@ impl ChannelState {
         Some(message)
     }
 
-    fn count_dropped(&mut self) {
+    fn count_dropped(&mut self, kind: InterimKind) {
         self.dropped += 1;
-        DROPPED.fetch_add(1, Ordering::Relaxed);
+        DROPPED[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl InterimSender {
-    /// Sends a message and never waits. If the channel is full, the message replaces the newest waiting message. A
-    /// message of more than [`MAX_MESSAGE`] bytes is dropped. Without a receiver the message is lost.
+    /// Returns the kinds of messages that the receiver takes.
+    pub fn kinds(&self) -> InterimKinds {
+        self.kinds
+    }
+
+    /// Sends a message and never waits. If the channel is full, progress replaces the newest waiting progress, and a log line
+    /// is dropped. A message of more than [`MAX_MESSAGE`] bytes is dropped. Without a receiver the message is lost.
     pub fn send(&self, message: Interim) {
-        let mut state = self.0.state.lock();
+        let mut state = self.channel.state.lock();
         if state.has_no_receiver {
             return;
         }
         if message.length() > MAX_MESSAGE {
-            return state.count_dropped();
+            return state.count_dropped(message.kind());
         }
         state.push(message);
         drop(state);
-        self.0.changed.notify_one();
+        self.channel.changed.notify_one();
     }
 
     /// Sends a request of a server and never waits. Returns false if the channel is full, if the request has more than
     /// [`MAX_MESSAGE`] bytes, or if there is no receiver.
     pub fn send_request(&self, request: Bytes) -> bool {
-        let mut state = self.0.state.lock();
+        let mut state = self.channel.state.lock();
         let has_room = state.waiting.len() < MAX_WAITING
             && state.bytes + request.len() <= MAX_WAITING_BYTES
             && request.len() <= MAX_MESSAGE;
@@ -133,31 +212,34 @@ impl InterimSender {
         }
         state.push(Interim::Request(request));
         drop(state);
-        self.0.changed.notify_one();
+        self.channel.changed.notify_one();
         true
     }
 
     /// Counts a message that its producer could not send.
-    pub fn count_dropped(&self) {
-        self.0.state.lock().count_dropped();
+    pub fn count_dropped(&self, kind: InterimKind) {
+        self.channel.state.lock().count_dropped(kind);
     }
 }
 
 impl Clone for InterimSender {
     fn clone(&self) -> Self {
-        self.0.state.lock().senders += 1;
-        Self(self.0.clone())
+        self.channel.state.lock().senders += 1;
+        Self {
+            channel: self.channel.clone(),
+            kinds: self.kinds,
+        }
     }
 }
 
 impl Drop for InterimSender {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.channel.state.lock();
         state.senders -= 1;
         let is_last = state.senders == 0;
         drop(state);
         if is_last {
-            self.0.changed.notify_one();
+            self.channel.changed.notify_one();
         }
     }
 }
@@ -187,8 +269,8 @@ impl InterimReceiver {
     }
 
     /// Counts a message that its receiver could not pass on.
-    pub fn count_dropped(&self) {
-        self.0.state.lock().count_dropped();
+    pub fn count_dropped(&self, kind: InterimKind) {
+        self.0.state.lock().count_dropped(kind);
     }
 
     /// Returns the number of messages that this channel has dropped.
@@ -281,6 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn a_full_channel_drops_log_lines_and_keeps_the_newest_progress() {
+        let log = |text: &str| Interim::Log(Bytes::from(text.to_owned()));
+        let (sender, mut receiver) = interim_channel();
+        sender.send(progress("old"));
+        for number in 1..MAX_WAITING {
+            sender.send(log(&number.to_string()));
+        }
+        sender.send(log("lost"));
+        sender.send(progress("new"));
+        assert_eq!(receiver.dropped(), 2);
+        let kept = rest(&mut receiver);
+        assert_eq!(kept.len(), MAX_WAITING);
+        assert_eq!(kept.first(), Some(&log("1")));
+        assert_eq!(kept.last(), Some(&progress("new")));
+    }
+
+    #[test]
     fn the_waiting_bytes_are_bounded() {
         let (sender, mut receiver) = interim_channel();
         let large = || progress("x".repeat(MAX_MESSAGE));
@@ -298,11 +397,11 @@ mod tests {
     #[test]
     fn a_message_that_is_too_large_is_dropped_and_counted() {
         let (sender, mut receiver) = interim_channel();
-        let before = dropped_interim();
+        let before = dropped_interim(InterimKind::Progress);
         sender.send(progress("x".repeat(MAX_MESSAGE + 1)));
         assert_eq!(rest(&mut receiver), []);
         assert_eq!(receiver.dropped(), 1);
-        assert!(dropped_interim() > before);
+        assert!(dropped_interim(InterimKind::Progress) > before);
     }
 
     #[test]
@@ -310,7 +409,7 @@ mod tests {
         let (sender, receiver) = interim_channel();
         drop(receiver);
         sender.send(progress("1"));
-        let state = sender.0.state.lock();
+        let state = sender.channel.state.lock();
         assert!(state.waiting.is_empty());
         assert_eq!(state.dropped, 0);
     }

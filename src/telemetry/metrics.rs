@@ -349,9 +349,9 @@ impl Metrics {
         })
     }
 
-    /// Returns the counter of dropped progress messages.
-    pub fn progress_dropped(&self) -> Counter {
-        let labels = KindLabels { kind: "progress" };
+    /// Returns the counter of dropped messages before the reply of one kind.
+    pub fn interim_dropped(&self, kind: &'static str) -> Counter {
+        let labels = KindLabels { kind };
         self.interim_dropped.get_or_create_owned(&labels)
     }
 

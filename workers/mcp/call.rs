@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::frame::{RequestFrame, RequestParams};
-use super::host::{ClientAsker, NotificationSink, ProgressListener};
+use super::host::{ClientAsker, LogListener, NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
 use super::pause::CallPause;
 use super::resource_watch::ResourceWatch;
@@ -46,6 +46,8 @@ pub struct UserRequest<'a> {
     pub reset_on_progress: bool,
     /// Receives the progress notifications.
     pub progress: Option<Arc<dyn ProgressListener>>,
+    /// Receives the log lines that arrive on the stream of this call. Only a server behind a URL has such a stream.
+    pub log: Option<Arc<dyn LogListener>>,
 }
 
 /// The effects of each progress notification of a call. Without an effect, the call asks for no progress.

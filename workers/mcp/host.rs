@@ -10,6 +10,7 @@ use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::input_required::ClientMethod;
+use crate::core::mcp::log_level::WantedLog;
 use crate::core::model::remote::{ProtocolMode, StoredSession};
 use crate::core::model::upstream_change::ChangedPart;
 
@@ -86,6 +87,15 @@ pub trait ClientAsker: Send + Sync {
 
     /// The pause of the call's time limit while the client is asked.
     fn pause(&self) -> &CallPause;
+}
+
+/// Receives the log lines that arrive on the stream of one call.
+pub trait LogListener: Send + Sync {
+    /// Returns the lines that the caller takes.
+    fn wanted(&self) -> WantedLog;
+
+    /// Receives the `params` of `notifications/message` as the server sent them. Returns at once.
+    fn on_log(&self, params: &RawValue);
 }
 
 /// Stores the session of one server behind a URL.

@@ -36,20 +36,21 @@ impl InterimRelay<'_> {
             if self.is_too_large(&message) {
                 continue;
             }
+            let kind = message.kind();
             if !self
                 .connection
                 .try_send(wire::interim(self.to.clone(), message))
             {
-                self.messages.count_dropped();
+                self.messages.count_dropped(kind);
             }
         }
     }
 
     /// Counts a message that does not fit into a NATS message.
     fn is_too_large(&self, message: &Interim) -> bool {
-        let is_too_large = message.length() > chunked::max_inline(self.connection);
+        let is_too_large = message.params().len() > chunked::max_inline(self.connection);
         if is_too_large {
-            self.messages.count_dropped();
+            self.messages.count_dropped(message.kind());
         }
         is_too_large
     }

@@ -13,6 +13,7 @@ mod connection;
 mod error;
 mod hints;
 mod inbox;
+mod interim_kinds;
 mod interim_relay;
 mod job_consumer;
 mod job_stream;

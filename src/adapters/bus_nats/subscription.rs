@@ -21,7 +21,7 @@ use super::wire::{AskSender, ReceivedAsk};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
-use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target, interim_channel};
+use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target, interim_channel_for};
 use crate::time::clock::monotonic;
 
 /// The number of asks of one target that this process holds. The permits of a worker are fewer.
@@ -218,11 +218,11 @@ impl AskServer {
         sender: &AskSender,
         until: Instant,
     ) -> Option<Result<Reply, Busy>> {
-        let to = sender.reply.clone().filter(|_| sender.wants_progress);
+        let to = sender.reply.clone().filter(|_| !sender.interim.is_empty());
         let Some(to) = to else {
             return self.execute(received, sender, until).await;
         };
-        let (interim, messages) = interim_channel();
+        let (interim, messages) = interim_channel_for(sender.interim);
         received.ask.interim = Some(interim);
         let mut relay = InterimRelay {
             connection: &self.inbox.connection,

@@ -11,13 +11,16 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::chunked::ChunkedBody;
+use super::interim_kinds;
 use super::subjects::{Subjects, command_of};
 use crate::core::command;
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::tool_call::{CallTool, RetryTool};
-use crate::ports::bus::{Ask, BusError, Interim, JobMessage, Reply, Target};
+use crate::ports::bus::{
+    Ask, BusError, Interim, InterimKind, InterimKinds, JobMessage, Reply, Target,
+};
 
 /// The time that the sender waits, in milliseconds.
 static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
@@ -54,10 +57,6 @@ static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 
 /// The status of a message before the reply.
 const INTERIM_STATUS: &str = "interim";
-/// The kind of a progress message.
-const PROGRESS: &str = "progress";
-/// The kind of a request of a server to the client of the call. Only a sender whose client answers requests gets it.
-const REQUEST: &str = "request";
 
 /// The bytes that the id of a job cannot contain in a subject.
 const ID: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -87,8 +86,8 @@ pub(super) fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMess
     {
         headers.insert(CLIENT.clone(), client);
     }
-    if ask.interim.is_some() {
-        headers.insert(INTERIM.clone(), PROGRESS);
+    if let Some(interim) = &ask.interim {
+        headers.insert(INTERIM.clone(), interim_kinds::encode(interim.kinds()));
     }
     let subject = subjects.ask(ask.to, ask.command).into();
     OutboundMessage {
@@ -120,8 +119,8 @@ pub(super) struct AskSender {
     pub(super) reply: Option<Subject>,
     /// Whether the sender wants signs of life and measures the time itself.
     pub(super) wants_signs: bool,
-    /// Whether the sender takes progress messages before the reply.
-    pub(super) wants_progress: bool,
+    /// The kinds of messages before the reply that the sender takes.
+    pub(super) interim: InterimKinds,
 }
 
 impl AskSender {
@@ -137,14 +136,11 @@ impl AskSender {
             reply,
             wants_signs: fields_after_stamp(message).is_some()
                 || text(message, &WORKING) == Some("1"),
-            wants_progress: text(message, &INTERIM).is_some_and(names_progress),
+            interim: text(message, &INTERIM)
+                .map(interim_kinds::parse)
+                .unwrap_or_default(),
         }
     }
-}
-
-/// Returns whether a list with commas names the kind `progress`. Other kinds belong to later versions.
-fn names_progress(kinds: &str) -> bool {
-    kinds.split(',').any(|kind| kind.trim() == PROGRESS)
 }
 
 fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
@@ -362,14 +358,10 @@ pub(super) fn working(to: Subject) -> OutboundMessage {
 /// Returns a message before the reply.
 pub(super) fn interim(to: Subject, interim: Interim) -> OutboundMessage {
     let mut message = status_message(to, INTERIM_STATUS);
-    let (kind, payload) = match interim {
-        Interim::Progress(params) => (PROGRESS, params),
-        Interim::Request(request) => (REQUEST, request),
-    };
-    message.payload = payload;
     if let Some(headers) = message.headers.as_mut() {
-        headers.insert(KIND.clone(), kind);
+        headers.insert(KIND.clone(), interim.kind().as_str());
     }
+    message.payload = interim.params().clone();
     message
 }
 
@@ -383,11 +375,16 @@ pub(super) fn parse_interim(message: &Message) -> Option<Interim> {
     if text(message, &STATUS) != Some(INTERIM_STATUS) {
         return None;
     }
-    match text(message, &KIND)? {
-        PROGRESS => Some(Interim::Progress(message.payload.clone())),
-        REQUEST => Some(Interim::Request(message.payload.clone())),
-        _ => None,
-    }
+    let kind = text(message, &KIND)?;
+    let kind = InterimKind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)?;
+    let params = message.payload.clone();
+    Some(match kind {
+        InterimKind::Progress => Interim::Progress(params),
+        InterimKind::Log => Interim::Log(params),
+        InterimKind::Request => Interim::Request(params),
+    })
 }
 
 /// Parses a reply. The sender of the ask fetches a chunked body afterwards.

@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod client;
 pub mod forwarded_meta;
 pub mod input_required;
+pub mod log_level;
 pub mod names;
 pub mod result;
 pub mod tool_view;

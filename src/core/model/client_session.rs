@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{Digest, FacadeId};
+use crate::core::mcp::log_level::LogLevel;
 
 /// A change of a setting of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,4 +25,6 @@ pub enum SessionSetting {
     Watched(String),
     /// The client watches a resource no longer.
     Unwatched(String),
+    /// The client takes log lines from this level on.
+    LogLevel(LogLevel),
 }

@@ -31,13 +31,14 @@ use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::client::McpClient;
 use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::mcp::input_required::InputRequired;
+use crate::core::mcp::log_level::WantedLog;
 use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
 use crate::core::model::tool_call::{CallTool, RetryTool};
 use crate::core::names::ToolName;
 use crate::http::tools::call::{ToolOutcome, call_limit, detach_slice, execute_call, with_links};
-use crate::ports::interim::{InterimReceiver, InterimSender, interim_channel};
+use crate::ports::interim::{InterimKinds, InterimReceiver, InterimSender, interim_channel_for};
 
 /// The longest time that the client of a call may take for all answers to its server. The worker limits it.
 const ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
@@ -89,6 +90,19 @@ impl CallingClient {
         exchange: &Exchange,
         meta: &Meta<'_>,
     ) -> Result<CallChannel, RpcError> {
+        self.open_channel_with_log(exchange, meta, None)
+    }
+
+    /// Opens the channel like [`Self::open_channel`], also for log lines.
+    ///
+    /// # Errors
+    /// -32602 if the progress token has the wrong type.
+    fn open_channel_with_log(
+        self,
+        exchange: &Exchange,
+        meta: &Meta<'_>,
+        log: Option<WantedLog>,
+    ) -> Result<CallChannel, RpcError> {
         let token = meta.progress_token;
         if !token.is_none_or(is_id) {
             return Err(RpcError::wrong_params(
@@ -110,10 +124,16 @@ impl CallingClient {
             capabilities,
             progress: token.is_some(),
         };
-        let is_needed = token.is_some() || client.answering().is_some();
+        let log = log.filter(|_| takes_messages);
+        let is_needed = token.is_some() || log.is_some() || client.answering().is_some();
         let (interim, messages) = is_needed
             .then(|| {
-                let (sender, receiver) = interim_channel();
+                // Without a progress token, the worker asks the server for no progress.
+                let kinds = InterimKinds {
+                    progress: true,
+                    log,
+                };
+                let (sender, receiver) = interim_channel_for(kinds);
                 (sender, CallMessages { receiver, token })
             })
             .unzip();
@@ -216,7 +236,7 @@ pub(super) fn check_argument_headers(
     headers::check_arguments(headers, &tool_json["inputSchema"], &hidden, &arguments)
 }
 
-/// Begins a call.
+/// Begins a call. `log` says which log lines the client takes.
 ///
 /// # Errors
 /// -32602 if the parameters are wrong.
@@ -226,6 +246,7 @@ pub(super) fn begin_call(
     body: &Bytes,
     params: &Params<'_>,
     called: CalledTool,
+    log: Option<WantedLog>,
 ) -> Result<RunningCall, RpcError> {
     let arguments = match params.arguments {
         None => Bytes::from_static(b"{}"),
@@ -237,7 +258,9 @@ pub(super) fn begin_call(
         }
     };
     let meta = &params.meta;
-    let channel = client.open_channel(exchange, meta)?;
+    // A child process names no call in its log lines.
+    let log = log.filter(|_| called.server.remote().is_some());
+    let channel = client.open_channel_with_log(exchange, meta, log)?;
     let era = client.era;
     let server = called.server;
     let shape = ResultShape {

@@ -155,9 +155,10 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
 
 /// Returns a method from a closed list, so that clients cannot fill the metrics with invented names.
 fn known_method(method: &str) -> &'static str {
-    const METHODS: [&str; 16] = [
+    const METHODS: [&str; 17] = [
         "completion/complete",
         "initialize",
+        "logging/setLevel",
         "notifications/initialized",
         "notifications/cancelled",
         "ping",

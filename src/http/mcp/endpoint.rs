@@ -164,6 +164,7 @@ impl Exchange {
         } else if !with_resources.is_empty() {
             writer.raw("resources", r#"{"listChanged":true}"#);
         }
+        writer.raw("logging", "{}");
         writer.raw("tools", r#"{"listChanged":true}"#);
         writer.finish()
     }

@@ -65,6 +65,8 @@ pub(super) struct Params<'a> {
     pub request_id: Option<&'a RawValue>,
     #[serde(borrow)]
     pub notifications: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub level: Option<&'a RawValue>,
 }
 
 /// The object `_meta` of `params`. An absent one has no members.
@@ -75,6 +77,7 @@ pub(super) struct Meta<'a> {
     pub protocol_version: Option<&'a RawValue>,
     pub client_capabilities: Option<&'a RawValue>,
     pub client_info: Option<&'a RawValue>,
+    pub log_level: Option<&'a RawValue>,
     pub progress_token: Option<&'a RawValue>,
     pub traceparent: Option<&'a RawValue>,
     /// All other members.
@@ -98,6 +101,7 @@ impl<'a> Meta<'a> {
                 Some("io.modelcontextprotocol/protocolVersion") => &mut meta.protocol_version,
                 Some("io.modelcontextprotocol/clientCapabilities") => &mut meta.client_capabilities,
                 Some("io.modelcontextprotocol/clientInfo") => &mut meta.client_info,
+                Some("io.modelcontextprotocol/logLevel") => &mut meta.log_level,
                 Some("progressToken") => &mut meta.progress_token,
                 Some("traceparent") => &mut meta.traceparent,
                 _ => {

@@ -173,7 +173,8 @@ pub(super) fn handle(
             .map(|list| Reply::Done(Outcome::Result(list))),
         "tools/call" => {
             let called = find_tool(exchange, params)?;
-            let call = begin_call(exchange, client, body, params, called)?;
+            let log = exchange.state.mcp().sessions.wanted_log(session.key);
+            let call = begin_call(exchange, client, body, params, called, Some(log))?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
         _ => {

@@ -19,6 +19,7 @@ use super::request::{begin_request, check_name_header, find_method};
 use super::subscribe::subscribe;
 use crate::core::json_object::{ObjectWriter, text_of};
 use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::log_level::{LogLevel, WantedLog};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// How long a client may keep a list, in milliseconds.
@@ -56,7 +57,8 @@ pub(super) fn handle(
         "tools/call" => {
             let called = find_named_tool(exchange, headers, params)?;
             check_argument_headers(exchange, headers, &called, params.arguments)?;
-            begin_call(exchange, calling_client(params), body, params, called).map(Reply::Call)
+            let log = log_level(&params.meta)?.map(WantedLog::From);
+            begin_call(exchange, calling_client(params), body, params, called, log).map(Reply::Call)
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
         _ => {
@@ -109,7 +111,24 @@ fn check_meta<'a>(meta: &Meta<'a>) -> Result<Cow<'a, str>, RpcError> {
             "params._meta: io.modelcontextprotocol/clientInfo must be an object",
         ));
     }
+    log_level(meta)?;
     Ok(version)
+}
+
+/// Returns the level from which on the client takes log lines. Without a level it takes none.
+///
+/// # Errors
+/// -32602 with status 400 if the level is unknown.
+fn log_level(meta: &Meta<'_>) -> Result<Option<LogLevel>, RpcError> {
+    let Some(level) = meta.log_level else {
+        return Ok(None);
+    };
+    let known = text_of(level).and_then(|level| LogLevel::parse(&level));
+    known.map(Some).ok_or_else(|| {
+        RpcError::invalid_params(
+            "params._meta: io.modelcontextprotocol/logLevel must be a level of RFC 5424, such as info or warning",
+        )
+    })
 }
 
 fn find_named_tool(

@@ -1,14 +1,16 @@
-//! The settings of the sessions of the legacy era: the resources that a client watches. Every facade keeps them in memory, and a
-//! facade that starts later does not know them.
+//! The settings of the sessions of the legacy era: the resources that a client watches, and its log level. Every facade keeps
+//! them in memory, and a facade that starts later does not know them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use crate::core::failure::Failure;
 use crate::core::ids::Digest;
+use crate::core::mcp::log_level::{LogLevel, WantedLog};
 use crate::core::model::client_session::SessionSetting;
 use crate::core::model::upstream_change::MAX_WATCHED_URI;
 
@@ -27,6 +29,7 @@ pub struct SessionMemories(Cache<Digest, Arc<SessionMemory>>);
 #[derive(Default)]
 pub struct SessionMemory {
     watched: watch::Sender<ClientUris>,
+    level: Mutex<Option<LogLevel>>,
 }
 
 impl Default for SessionMemories {
@@ -45,6 +48,13 @@ impl SessionMemories {
         memory
     }
 
+    /// Returns the log lines that the client of a session takes.
+    pub fn wanted_log(&self, session: Digest) -> WantedLog {
+        let memory = self.0.get(&session);
+        let level = memory.and_then(|memory| *memory.level.lock());
+        level.map_or(WantedLog::Default, WantedLog::From)
+    }
+
     /// Applies a change that another facade has made. A change beyond a limit has no effect.
     pub fn apply(&self, session: Digest, setting: &SessionSetting) {
         match setting {
@@ -57,6 +67,7 @@ impl SessionMemories {
                     memory.unwatch(uri);
                 }
             }
+            SessionSetting::LogLevel(level) => self.of_session(session).set_level(*level),
         }
     }
 
@@ -86,6 +97,11 @@ impl SessionMemory {
             return Err(too_many_resources());
         }
         Ok(())
+    }
+
+    /// Sets the level from which on the client takes log lines.
+    pub fn set_level(&self, level: LogLevel) {
+        *self.level.lock() = Some(level);
     }
 
     /// Removes a resource.
@@ -131,8 +147,15 @@ mod tests {
     fn a_session_that_has_ended_is_forgotten() {
         let memories = SessionMemories::default();
         let session = Digest(Uuid::from_u128(1));
+        assert_eq!(memories.wanted_log(session), WantedLog::Default);
+        memories.apply(session, &SessionSetting::LogLevel(LogLevel::Error));
+        assert_eq!(
+            memories.wanted_log(session),
+            WantedLog::From(LogLevel::Error)
+        );
         memories.of_session(session).watch("a:b").expect("watched");
         memories.remove(session);
         assert!(memories.of_session(session).watched().borrow().is_empty());
+        assert_eq!(memories.wanted_log(session), WantedLog::Default);
     }
 }

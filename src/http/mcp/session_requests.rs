@@ -1,4 +1,4 @@
-//! Requests of a session that this facade answers itself: subscriptions to resources.
+//! Requests of a session that this facade answers itself: subscriptions to resources, and the log level.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::watch_table::WatchKey;
 use super::watched::{find_watchable, reports_updates};
 use crate::core::command::watch::WatchedResource;
 use crate::core::json_object::text_of;
+use crate::core::mcp::log_level::LogLevel;
 use crate::core::mcp::version::Era;
 use crate::core::model::client_session::{SessionChange, SessionSetting};
 use crate::core::model::upstream_change::MAX_WATCHED_URI;
@@ -34,8 +35,26 @@ pub(super) fn handle(
     match method {
         "resources/subscribe" => Some(subscribe(exchange, session, params)),
         "resources/unsubscribe" => Some(unsubscribe(exchange, session, params)),
+        "logging/setLevel" => Some(set_level(exchange, session, params)),
         _ => None,
     }
+}
+
+/// Sets the level from which on the client takes log lines.
+fn set_level(
+    exchange: &Exchange,
+    session: OpenSession,
+    params: &Params<'_>,
+) -> Result<Reply, RpcError> {
+    let name = params.level.and_then(text_of);
+    let level = name.and_then(|name| LogLevel::parse(&name));
+    let level = level.ok_or_else(|| {
+        RpcError::wrong_params("level must be a level of RFC 5424, such as info or warning")
+    })?;
+    let sessions = &exchange.state.mcp().sessions;
+    sessions.of_session(session.key).set_level(level);
+    publish(exchange, session, SessionSetting::LogLevel(level));
+    Ok(Reply::Done(empty_result()))
 }
 
 /// Watches a resource. The answer comes after the subscription at the server, if the server answers soon.

@@ -117,8 +117,15 @@ fn message_event(
             let token = messages?.token.as_ref()?;
             Some(progress_event(token, params))
         }
+        Interim::Log(params) => Some(log_event(params)),
         Interim::Request(request) => request_event(exchange, request),
     }
+}
+
+/// Returns a log line as an event.
+fn log_event(params: &Bytes) -> Bytes {
+    let head = br#"{"jsonrpc":"2.0","method":"notifications/message","params":"#;
+    event(&[head, &params[..], b"}"].concat())
 }
 
 /// Returns a progress notification with the token of the client. Its other members keep their text.

@@ -125,11 +125,11 @@ async fn an_endpoint_declares_the_capabilities_of_its_servers() {
         discovered["capabilities"].clone()
     };
     let all = json!({
-        "completions": {}, "prompts": { "listChanged": true }, "resources": { "subscribe": true, "listChanged": true },
+        "completions": {}, "prompts": { "listChanged": true }, "resources": { "subscribe": true, "listChanged": true }, "logging": {},
         "tools": { "listChanged": true },
     });
     assert_eq!(declared(PATH).await, all);
-    let tools = json!({ "tools": { "listChanged": true } });
+    let tools = json!({ "tools": { "listChanged": true }, "logging": {} });
     assert_eq!(declared("/mcp/servers/fixture/mcp").await, tools);
     assert_eq!(declared("/mcp").await, all);
     let client = McpClient::new(&app, "/mcp/servers/fixture/mcp");

@@ -135,7 +135,7 @@ async fn unknown_methods_are_errors_with_status_200() {
     let app = app().await;
     let (client, _) = McpClient::new(&app, FIXTURE).initialize("2025-11-25").await;
     for method in [
-        "logging/setLevel",
+        "resources/subscribe",
         "resources/list",
         "server/discover",
         "nonsense",

@@ -8,6 +8,7 @@ mod input;
 mod introduction;
 mod isolation;
 mod legacy;
+mod logging;
 mod meta;
 mod modern;
 mod neighbors;

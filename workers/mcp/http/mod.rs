@@ -4,6 +4,7 @@ mod asking_sessions;
 mod body;
 mod endpoint;
 mod http_sse;
+mod log_level;
 mod notifications;
 mod open;
 pub mod param_headers;

@@ -66,6 +66,12 @@ impl HttpTransport {
                 Ok(None)
             }
             (Some(method), None) => {
+                if method == "notifications/message"
+                    && let Some(log) = request.and_then(|request| request.log)
+                    && let Some(params) = message.params
+                {
+                    log.on_log(params);
+                }
                 notify(&*self.sink, method, message.params);
                 Ok(None)
             }

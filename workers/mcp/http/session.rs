@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
+use super::log_level::AskedLevel;
 use super::open::{OpenError, OpenedSession};
 use super::param_headers::ParamHeaders;
 use super::protocol::ProtocolContext;
@@ -52,6 +53,8 @@ pub struct HttpSession {
     pub param_headers: ArcSwap<ParamHeaders>,
     /// Notified after a new session was opened.
     pub reopened: Notify,
+    /// The log level that the server was asked for.
+    pub log_level: Mutex<AskedLevel>,
     next_id: AtomicU64,
     lost: watch::Sender<Option<String>>,
     /// Held by the task that checks a doubtful session.
@@ -129,6 +132,7 @@ impl HttpSession {
             }),
             param_headers: ArcSwap::default(),
             reopened: Notify::new(),
+            log_level: Mutex::default(),
             next_id: AtomicU64::new(first_request_id(now_ms())),
             lost: watch::Sender::new(None),
             checking: Mutex::default(),
@@ -330,6 +334,7 @@ impl HttpSession {
             name: None,
             progress: None,
             asker: None,
+            log: None,
             param_headers: vec![],
             token_is_fresh: false,
         }

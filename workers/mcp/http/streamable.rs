@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::asking_sessions::AskingSessions;
+use super::log_level::call_meta;
 use super::notifications::listen;
 use super::param_headers::ParamHeaders;
 use super::protocol::ProtocolContext;
@@ -20,7 +21,7 @@ use crate::workers::mcp::call::{
 };
 use crate::workers::mcp::frame::{RequestFrame, TOOL_CALL, cancelled};
 use crate::workers::mcp::handshake::Handshake;
-use crate::workers::mcp::host::ClientAsker;
+use crate::workers::mcp::host::{ClientAsker, LogListener};
 use crate::workers::mcp::resource_watch::ResourceWatch;
 use crate::workers::mcp::tool_list::ToolListPager;
 
@@ -66,7 +67,9 @@ impl StreamableHttpConnection {
             within_timeout(async { Ok(exchange.await) }, None, None, call.timeout).await?;
         let id = session.next_id();
         let context = session.context();
-        let meta = context.meta(call.capabilities);
+        let log = call.log.as_deref();
+        let wanted_log = log.map(LogListener::wanted);
+        let meta = call_meta(&context, call.capabilities, wanted_log);
         let frame = RequestFrame {
             id,
             method: call.method,
@@ -92,6 +95,7 @@ impl StreamableHttpConnection {
             name: call.name,
             progress: progress.as_ref(),
             asker,
+            log,
             param_headers,
             token_is_fresh: false,
         };
@@ -100,7 +104,12 @@ impl StreamableHttpConnection {
             id,
             ended: false,
         };
-        let exchange = async { session.send(&request).await.map_err(call_error) };
+        let exchange = async {
+            if let Some(wanted) = wanted_log {
+                session.ask_for_log(wanted).await;
+            }
+            session.send(&request).await.map_err(call_error)
+        };
         let asker = asker.map(|asker| &**asker);
         let reply = within_timeout(exchange, progress.as_ref(), asker, call.timeout).await;
         // After a timeout the server still executes the call.

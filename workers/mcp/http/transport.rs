@@ -16,7 +16,7 @@ use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
 use crate::http_client::StreamedResponse;
 use crate::workers::mcp::call::{ConnectError, ProgressEffects};
-use crate::workers::mcp::host::{ClientAsker, NotificationSink};
+use crate::workers::mcp::host::{ClientAsker, LogListener, NotificationSink};
 use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};
 use crate::workers::mcp::mux::RpcReply;
 
@@ -43,6 +43,8 @@ pub struct OutgoingRequest<'a> {
     pub progress: Option<&'a ProgressEffects>,
     /// Asks the client of the call.
     pub asker: Option<&'a Arc<dyn ClientAsker>>,
+    /// Receives the log lines that arrive on the stream of the reply.
+    pub log: Option<&'a dyn LogListener>,
     /// Headers that repeat arguments of the call.
     pub param_headers: Vec<(HeaderName, HeaderValue)>,
     /// The access token was refreshed for this request already.

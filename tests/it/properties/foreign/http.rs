@@ -180,6 +180,7 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
             meta: None,
             timeout: Duration::from_millis(200),
             reset_on_progress: false,
+            log: None,
             progress: None,
         };
         let called = tokio::time::timeout(START_LIMIT, connection.call(call)).await;

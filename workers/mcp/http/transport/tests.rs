@@ -14,6 +14,7 @@ fn request(id: u64) -> OutgoingRequest<'static> {
             .into(),
         method: "tools/list",
         name: None,
+        log: None,
         progress: None,
         asker: None,
         param_headers: vec![],
