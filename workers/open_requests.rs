@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::mcp::ClientAsker;
@@ -86,6 +86,8 @@ pub(super) struct CallClient {
     redactor: Arc<Redactor>,
     metrics: Arc<Metrics>,
     pause: CallPause,
+    /// The room for requests on the stream of the call.
+    slots: Arc<Semaphore>,
 }
 
 /// Ends the requests of a call when it is dropped.
@@ -134,6 +136,7 @@ impl CallClient {
             redactor: parts.redactor,
             metrics: parts.metrics,
             pause: CallPause::default(),
+            slots: Arc::new(Semaphore::new(MAX_OPEN)),
         }))
     }
 
@@ -256,6 +259,10 @@ impl ClientAsker for CallClient {
                 format!(r#""error":{{"code":{},"message":{message}}}"#, refusal.code)
             }
         }
+    }
+
+    fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().try_acquire_owned().ok()
     }
 
     fn capabilities(&self) -> ClientCapabilities {

@@ -234,6 +234,7 @@ async fn changed(pause: Option<&CallPause>) {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use tokio::sync::OwnedSemaphorePermit;
 
     use super::*;
     use crate::core::mcp::input_required::ClientMethod;
@@ -247,6 +248,10 @@ mod tests {
             let _pause = self.0.begin();
             tokio::time::sleep(Duration::from_secs(100)).await;
             r#""result":{}"#.to_owned()
+        }
+
+        fn slot(&self) -> Option<OwnedSemaphorePermit> {
+            None
         }
 
         fn capabilities(&self) -> ClientCapabilities {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use hyper::Uri;
 use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::pause::CallPause;
 use crate::core::failure::Failure;
@@ -81,6 +82,9 @@ pub trait ClientAsker: Send + Sync {
     /// Returns the member of the JSON-RPC response that answers the server: `"result":…` or `"error":…`. Waits for the
     /// client, within the limits of a call.
     async fn answer(&self, method: ClientMethod, params: Option<&RawValue>) -> String;
+
+    /// Returns room for one request of the server, until the server has taken the reply. `None`: the call has too many.
+    fn slot(&self) -> Option<OwnedSemaphorePermit>;
 
     /// The capabilities of the client, which the connection declares to the server.
     fn capabilities(&self) -> ClientCapabilities;

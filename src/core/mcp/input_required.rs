@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::capabilities::ClientCapabilities;
 use super::client::McpClient;
 use super::version::Era;
+use crate::core::arguments::is_deep;
 use crate::core::failure::{Code, Failure};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
 
@@ -59,16 +60,30 @@ impl ClientMethod {
         }
     }
 
-    /// Returns the capabilities that a client must have declared for a request.
+    /// Returns the capabilities that a client must have declared for a request. If a member stands twice, the client may read
+    /// either, so both count.
     pub fn needs(self, params: Option<&RawValue>) -> ClientCapabilities {
         let members = params.and_then(|params| Members::parse(params.get()));
-        let member = |name| members.as_ref().and_then(|members| members.get(name));
+        let members = members.unwrap_or_default();
+        let values = |name: &'static str| {
+            let named = members.0.iter();
+            named.filter(move |(key, _)| text_of(key).is_some_and(|key| key == name))
+        };
         match self {
-            Self::Elicit => match member("mode").and_then(text_of).as_deref() {
-                Some("url") => ClientCapabilities::ELICITATION_URL,
-                _ => ClientCapabilities::ELICITATION_FORM,
-            },
-            Self::Sample if member("tools").is_some() || member("toolChoice").is_some() => {
+            Self::Elicit => {
+                let modes: Vec<_> = values("mode").map(|(_, mode)| text_of(mode)).collect();
+                let is_url = |mode: &Option<_>| mode.as_deref() == Some("url");
+                let url = modes.iter().any(is_url);
+                let form = modes.is_empty() || !modes.iter().all(is_url);
+                [
+                    (url, ClientCapabilities::ELICITATION_URL),
+                    (form, ClientCapabilities::ELICITATION_FORM),
+                ]
+                .into_iter()
+                .filter(|(is_needed, _)| *is_needed)
+                .fold(ClientCapabilities::default(), |all, (_, one)| all.and(one))
+            }
+            Self::Sample if values("tools").chain(values("toolChoice")).next().is_some() => {
                 ClientCapabilities::SAMPLING.and(ClientCapabilities::SAMPLING_TOOLS)
             }
             Self::Sample => ClientCapabilities::SAMPLING,
@@ -83,7 +98,9 @@ impl<'a> InputRequired<'a> {
     /// # Errors
     /// `upstream_error` if the result asks in a form that no client can answer. The tool may have run.
     pub fn parse(result: &'a [u8]) -> Result<Option<Self>, Failure> {
-        if memmem::find(result, INPUT_REQUIRED.as_bytes()).is_none() {
+        // JSON may write each letter as an escape.
+        let may_ask = |part: &str| memmem::find(result, part.as_bytes()).is_some();
+        if !may_ask(INPUT_REQUIRED) && !may_ask("\\u") {
             return Ok(None);
         }
         let members = std::str::from_utf8(result).ok().and_then(Members::parse);
@@ -100,6 +117,9 @@ impl<'a> InputRequired<'a> {
         };
         let is_usable = state.is_none_or(|state| text_of(state).is_some())
             && requests.len() <= MAX_REQUESTS
+            && requests
+                .iter()
+                .all(|request| !request.params.is_some_and(is_deep_value))
             && (state.is_some() || !requests.is_empty());
         is_usable
             .then_some(Some(Self { requests, state }))
@@ -157,6 +177,10 @@ fn parse_requests<'a>(requests: &'a RawValue) -> Option<Vec<InputRequest<'a>>> {
     requests.0.into_iter().map(parse).collect()
 }
 
+fn is_deep_value(value: &RawValue) -> bool {
+    is_deep(value.get().as_bytes())
+}
+
 fn unusable() -> Failure {
     let sentence = "The MCP server asks for input in a form that no client can answer";
     Failure::new(Code::UpstreamError, sentence).maybe_run()
@@ -193,6 +217,12 @@ mod tests {
         ] {
             assert!(parse(result).expect("a result").is_none(), "{result}");
         }
+    }
+
+    #[test]
+    fn escapes_hide_no_request_for_input() {
+        let result = r#"{"result\u0054ype":"input\u005frequired","requestState":"s"}"#;
+        assert!(parse(result).expect("a result").is_some());
     }
 
     #[test]
@@ -247,7 +277,15 @@ mod tests {
         let sample = r#"{"method":"sampling/createMessage","params":{}}"#;
         let tools = r#"{"method":"sampling/createMessage","params":{"tools":[]}}"#;
         let roots = r#"{"method":"roots/list"}"#;
-        for (request, bits) in [(form, 1), (url, 2), (sample, 4), (tools, 12), (roots, 16)] {
+        let both = r#"{"method":"elicitation/create","params":{"mode":"form","mode":"url"}}"#;
+        for (request, bits) in [
+            (form, 1),
+            (url, 2),
+            (both, 3),
+            (sample, 4),
+            (tools, 12),
+            (roots, 16),
+        ] {
             let result = result(request);
             let input = parse(&result).expect("a result").expect("input");
             let client = |bits| McpClient {

@@ -1,5 +1,6 @@
 //! The rules of the MCP endpoints: pure functions over names, versions, tool lists and results.
 
+pub mod canonical;
 pub mod capabilities;
 pub mod client;
 pub mod forwarded_meta;

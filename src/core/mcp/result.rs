@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::input_required::INPUT_REQUIRED;
 use super::version::Era;
 use crate::core::failure::{Code, Failure};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
@@ -42,7 +43,8 @@ impl ResultView<'_> {
 
     fn asks_for_input(&self) -> bool {
         self.result_type
-            .is_some_and(|result_type| result_type.get() == r#""input_required""#)
+            .and_then(text_of)
+            .is_some_and(|result_type| result_type == INPUT_REQUIRED)
     }
 
     fn has_plain_structure(&self) -> bool {
@@ -106,7 +108,7 @@ pub fn request_result(
         let member = members.get(name).filter(|_| upstream == Era::Modern);
         member.map(RawValue::get)
     };
-    if of_upstream("resultType") == Some(r#""input_required""#) {
+    if upstream == Era::Modern && members.is_text("resultType", INPUT_REQUIRED) {
         return Err(asks_for_input());
     }
     let mut writer = ObjectWriter::with_capacity(text.len() + 96);

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -16,11 +15,12 @@ use super::call::upstream_era;
 use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::RpcError;
-use super::sign_in::SIGN_IN_KEY;
+use super::sign_in::{AccessNeed, SIGN_IN_KEY};
 use crate::core::arguments::is_deep;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::json_object::{Members, ObjectWriter, push_json_text, text_of};
+use crate::core::mcp::canonical::canonical;
 use crate::core::mcp::version::Era;
 use crate::crypto::seal::Sealer;
 use crate::telemetry::error::internal_error;
@@ -91,8 +91,8 @@ impl ClientInput {
             }
         };
         match state {
-            Some(StateOrigin::Program { access }) => Ok(OpenedInput::SignIn {
-                access,
+            Some(StateOrigin::Program { need }) => Ok(OpenedInput::SignIn {
+                need,
                 is_accepted: self.accepts_sign_in(),
             }),
             // Such a server has given no state, and asks for no input in results.
@@ -135,8 +135,8 @@ pub(super) enum OpenedInput {
     Server(ClientInput),
     /// This program has asked the user to open a page.
     SignIn {
-        /// The fingerprint of the user's access when the program asked.
-        access: String,
+        /// What the call needed when the program asked.
+        need: AccessNeed,
         is_accepted: bool,
     },
 }
@@ -153,10 +153,9 @@ pub(super) struct StateScope<'a> {
 impl StateScope<'_> {
     fn digest(&self, exchange: &Exchange, server: &Server) -> String {
         // The order of members and the blanks between them may differ in the next request.
-        let arguments: Value = serde_json::from_str(self.arguments).unwrap_or_default();
+        let arguments = canonical(self.arguments);
         let server = server.id.to_string();
         let route = exchange.endpoint.route();
-        let arguments = arguments.to_string();
         let parts = [
             exchange.user.as_str(),
             &route,
@@ -188,7 +187,7 @@ struct SignedState {
 #[serde(rename_all = "camelCase")]
 enum StateOrigin {
     Server { state: String },
-    Program { access: String },
+    Program { need: AccessNeed },
 }
 
 fn open_state(sealer: &Sealer, signed: &str, scope: &str, now: u64) -> Option<StateOrigin> {
@@ -210,7 +209,7 @@ fn sign_state(
     sealer.sign_text(PURPOSE, &content).map_err(internal_error)
 }
 
-/// Returns the state of a request of this program itself. `access` is the fingerprint of the user's access.
+/// Returns the state of a request of this program itself.
 ///
 /// # Errors
 /// `internal` if the key cannot be used.
@@ -218,11 +217,9 @@ pub(super) fn sign_in_state(
     exchange: &Exchange,
     server: &Server,
     scope: &StateScope<'_>,
-    access: &str,
+    need: AccessNeed,
 ) -> Result<String, Failure> {
-    let origin = StateOrigin::Program {
-        access: access.to_owned(),
-    };
+    let origin = StateOrigin::Program { need };
     let scope = scope.digest(exchange, server);
     sign_state(exchange.state.sealer(), origin, scope, now_seconds())
 }

@@ -7,15 +7,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use futures::StreamExt as _;
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
 
+use super::dispatch::require_session;
 use super::endpoint::Exchange;
+use super::envelope::{Message, Meta};
 use super::error::INTERNAL_ERROR;
+use super::modern;
 use super::request::ClientRequest;
 use crate::core::catalog::server::Server;
-use crate::core::decide::credential::is_introduced_by;
+use crate::core::decide::credential::{connection_values, is_introduced_by};
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::mcp::version::Era;
 use crate::core::model::upstream_request::RequestMethod;
+use crate::core::names::UserName;
+use crate::time::clock::monotonic;
 
 /// The requests whose answers depend on what the servers said of themselves.
 const METHODS: [&str; 6] = [
@@ -28,28 +37,91 @@ const METHODS: [&str; 6] = [
 ];
 /// The number of servers that start at the same time for one request.
 const MAX_STARTS: usize = 16;
-/// The longest wait for the start of a server. It goes on after that, and a later request finds it.
+/// The longest wait of one request for all starts. They go on after that, and a later request finds the servers.
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait until this process has read what the worker recorded of a started server.
 const RECORD_LIMIT: Duration = Duration::from_secs(1);
+/// A start is tried again after this time, or at once with other values.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The most starts that a facade remembers.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// The newest start of each server for a user, with the values of the user.
+pub struct Introductions(Cache<(ServerId, UserName), Introduction>);
+
+#[derive(Clone)]
+struct Introduction {
+    values: Vec<ValueId>,
+    at: Instant,
+}
+
+impl Default for Introductions {
+    fn default() -> Self {
+        Self(Cache::new(MAX_REMEMBERED))
+    }
+}
+
+impl Introductions {
+    /// Returns whether a start is worth a try, and remembers it.
+    fn begin(&self, server: &Server, user: &UserName) -> bool {
+        let Ok(values) = connection_values(server, Some(user)) else {
+            return false;
+        };
+        let key = (server.id, user.clone());
+        let newest = self.0.get(&key);
+        let is_recent =
+            newest.is_some_and(|it| it.values == values && it.at.elapsed() < RETRY_AFTER);
+        if !is_recent {
+            let at = monotonic();
+            self.0.insert(key, Introduction { values, at });
+        }
+        !is_recent
+    }
+}
 
 /// Starts the servers for the user of a request that only users start and that have not described themselves yet. Returns
 /// when they are known or a limit has passed, and never fails: the request is answered from what is known then.
-pub(super) async fn introduce_servers(exchange: &Arc<Exchange>, method: &str) {
-    if !METHODS.contains(&method) {
+pub(super) async fn introduce_servers(
+    exchange: &Arc<Exchange>,
+    headers: &HeaderMap,
+    message: &Message<'_>,
+) {
+    let Message::Request { method, params, .. } = message else {
+        return;
+    };
+    if !METHODS.contains(&method.as_ref()) || !begins_well(exchange, headers, method, &params.meta)
+    {
         return;
     }
     let mut servers = exchange.visible_servers(&exchange.state.catalog());
-    servers.retain(|server| is_introduced_by(server, &exchange.user));
+    servers.retain(|server| {
+        is_introduced_by(server, &exchange.user)
+            && exchange
+                .state
+                .mcp()
+                .introductions
+                .begin(server, &exchange.user)
+    });
     if servers.is_empty() {
         return;
     }
     let starts = servers
         .into_iter()
         .map(|server| introduce(exchange.clone(), server));
-    futures::stream::iter(starts)
-        .for_each_concurrent(MAX_STARTS, |start| start)
-        .await;
+    let starts = futures::stream::iter(starts).for_each_concurrent(MAX_STARTS, |start| start);
+    let _ = tokio::time::timeout(START_LIMIT + RECORD_LIMIT, starts).await;
+}
+
+/// Returns whether a request belongs to an era and has the session that the era requires.
+fn begins_well(
+    exchange: &Arc<Exchange>,
+    headers: &HeaderMap,
+    method: &str,
+    meta: &Meta<'_>,
+) -> bool {
+    method == "initialize"
+        || modern::is_modern(headers, meta)
+        || require_session(exchange, headers).is_ok()
 }
 
 /// Sends a request that every server answers, be it with an error, and waits until the server is known.

@@ -56,7 +56,7 @@ async fn post_message(
 ) -> Response {
     let id = id_of(message);
     let (method, era) = labels(headers, message);
-    introduce_servers(exchange, method).await;
+    introduce_servers(exchange, headers, message).await;
     let reply = dispatch(exchange, headers, body, message);
     let outcome = match &reply {
         Ok(Reply::NotAcceptable | Reply::Failed(_)) | Err(_) => "error",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::event;
@@ -16,7 +17,7 @@ use super::endpoint::Exchange;
 use super::error::RpcError;
 use super::sign_in::facade_request;
 use crate::core::arguments::is_deep;
-use crate::core::json_object::{Members, ObjectWriter, text_of};
+use crate::core::json_object::{JsonText, Members, ObjectWriter, text_of};
 use crate::core::model::server_request::{AnswerRequest, RequestAddress, ServerRequest};
 use crate::crypto::seal::Sealer;
 use crate::ports::bus::Target;
@@ -77,14 +78,18 @@ pub(super) fn read_answer(
     let address = verify_id(exchange.state.sealer(), &id, &scope(exchange)).ok_or_else(foreign)?;
     let is_object =
         |value: &&RawValue| value.get().starts_with('{') && !is_deep(value.get().as_bytes());
+    let is_error = |value: &&RawValue| {
+        is_object(value) && serde_json::from_str::<ClientError<'_>>(value.get()).is_ok()
+    };
     let answer = AnswerRequest {
         address,
         user: exchange.user.clone(),
         result: result.filter(is_object).map(ToOwned::to_owned),
-        error: error.filter(is_object).map(ToOwned::to_owned),
+        error: error.filter(is_error).map(ToOwned::to_owned),
     };
     if answer.result.is_none() && answer.error.is_none() {
-        let sentence = "result or error must be an object";
+        let sentence =
+            "result must be an object, or error an object with an integer code and a message";
         return Err(RpcError::invalid_request(sentence));
     }
     if let Some(request) = facade_request(address) {
@@ -102,6 +107,15 @@ pub(super) fn read_answer(
         // The call may have ended, or its worker may be gone. Then nobody waits for the answer.
         let _ = delivery.await;
     })))
+}
+
+/// The members that an error must have (JSON-RPC 2.0, section 5.1).
+#[derive(Deserialize)]
+struct ClientError<'a> {
+    #[serde(rename = "code")]
+    _code: i64,
+    #[serde(borrow, rename = "message")]
+    _message: JsonText<'a>,
 }
 
 /// The user and the endpoint that an id belongs to.

@@ -3,19 +3,22 @@
 //!
 //! Nothing has begun when such a call fails, so making it again is no repetition.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::endpoint::Exchange;
 use super::input::{OpenedInput, StateScope, sign_in_state};
 use crate::core::catalog::server::Server;
+use crate::core::decide::credential::stored_credentials;
 use crate::core::failure::{Code, Failure};
-use crate::core::ids::{Digest, WorkerId};
+use crate::core::ids::{Digest, ServerId, WorkerId};
 use crate::core::json_object::ObjectWriter;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::client::McpClient;
@@ -29,8 +32,10 @@ use crate::ports::interim::InterimSender;
 pub(super) const SIGN_IN_KEY: &str = "mcp-api_sign_in";
 /// The longest time for which a user may take to open the page and give access.
 const PERSON_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// The most pages of one call: a server may need an account and a value.
+/// The most pages of one call: a server may need values, an account, and a Google account.
 const MAX_PAGES: usize = 3;
+/// The most calls of one user that wait for a page at the same time.
+const MAX_WAITS_PER_USER: usize = 16;
 
 /// What follows a call that failed without access.
 pub(super) enum AccessStep {
@@ -52,8 +57,8 @@ pub(super) struct SignIn<'a> {
     /// The client has declined to open a page for this request.
     pub has_declined: bool,
     pages: usize,
-    /// The fingerprint of the access before the call was made again.
-    before: Option<String>,
+    /// The server as it was before the newest call.
+    called: Arc<Server>,
 }
 
 impl<'a> SignIn<'a> {
@@ -70,7 +75,7 @@ impl<'a> SignIn<'a> {
             interim,
             has_declined: false,
             pages: 0,
-            before: None,
+            called: server.clone(),
         }
     }
 
@@ -80,44 +85,26 @@ impl<'a> SignIn<'a> {
             .is_some_and(|client| client.capabilities.has(ClientCapabilities::ELICITATION_URL))
     }
 
-    fn before(&self) -> String {
-        let before = self.before.clone();
-        before.unwrap_or_else(|| fingerprint(self.server, &self.exchange.user))
-    }
-
-    fn fingerprint_now(&self) -> String {
-        let catalog = self.exchange.state.catalog();
-        let server = catalog.server_by_id(self.server.id).unwrap_or(self.server);
-        fingerprint(server, &self.exchange.user)
-    }
-
     /// Waits for the user to whom a page was shown before this request, at most for the time limit of a call.
     pub(super) async fn await_page(&mut self, input: OpenedInput) {
-        let OpenedInput::SignIn {
-            access,
-            is_accepted,
-        } = input
-        else {
+        let OpenedInput::SignIn { need, is_accepted } = input else {
             return;
         };
         self.has_declined = !is_accepted;
         if is_accepted {
             let limit = Duration::from_millis(self.server.config.tool_timeout_ms());
-            wait_for_access(self.exchange, self.server, &access, limit).await;
+            need.wait(self.exchange, self.server.id, limit).await;
         }
     }
 
     /// Asks the client to open the page of a failure that names one, and waits for the user.
     pub(super) async fn step(&mut self, failure: &Failure, scope: &StateScope<'_>) -> AccessStep {
-        let link = match failure.code {
-            Code::ReauthRequired | Code::CredentialRequired => failure
-                .authorization_url
-                .as_deref()
-                .or_else(|| failure.connect_url()),
-            _ => None,
-        };
         let client = self.client.filter(|_| self.can_ask());
-        let (Some(link), Some(client)) = (link, client) else {
+        let Some(need) = AccessNeed::of_failure(failure, &self.called, &self.exchange.user) else {
+            return AccessStep::Fail;
+        };
+        let url = failure.authorization_url.as_deref();
+        let (Some(link), Some(client)) = (url.or_else(|| failure.connect_url()), client) else {
             return AccessStep::Fail;
         };
         if self.has_declined || self.pages == MAX_PAGES {
@@ -126,10 +113,10 @@ impl<'a> SignIn<'a> {
         self.pages += 1;
         match client.era {
             Era::Modern => {
-                let asked = self.ask_in_result(failure, link, scope);
+                let asked = self.ask_in_result(failure, link, scope, need);
                 asked.map_or(AccessStep::Fail, AccessStep::Ask)
             }
-            Era::Legacy => self.ask_on_stream(failure, link).await,
+            Era::Legacy => self.ask_on_stream(failure, link, need).await,
         }
     }
 
@@ -138,8 +125,9 @@ impl<'a> SignIn<'a> {
         failure: &Failure,
         link: &str,
         scope: &StateScope<'_>,
+        need: AccessNeed,
     ) -> Option<Bytes> {
-        let state = sign_in_state(self.exchange, self.server, scope, &self.before()).ok()?;
+        let state = sign_in_state(self.exchange, self.server, scope, need).ok()?;
         let request = json!({
             "method": ClientMethod::Elicit.as_str(),
             "params": { "mode": "url", "message": failure.message, "url": link },
@@ -154,7 +142,12 @@ impl<'a> SignIn<'a> {
         Some(writer.finish().into())
     }
 
-    async fn ask_on_stream(&mut self, failure: &Failure, link: &str) -> AccessStep {
+    async fn ask_on_stream(
+        &mut self,
+        failure: &Failure,
+        link: &str,
+        need: AccessNeed,
+    ) -> AccessStep {
         let Some(interim) = self.interim else {
             return AccessStep::Fail;
         };
@@ -173,13 +166,13 @@ impl<'a> SignIn<'a> {
         if !interim.send_request(request.into()) {
             return AccessStep::Fail;
         }
-        let before = self.before();
-        let changed = wait_for_access(self.exchange, self.server, &before, PERSON_LIMIT);
-        let has_changed = waiting.cancelled.run_until_cancelled(changed).await;
-        if has_changed != Some(true) {
+        let given = need.wait(self.exchange, self.server.id, PERSON_LIMIT);
+        if waiting.cancelled.run_until_cancelled(given).await != Some(true) {
             return AccessStep::Fail;
         }
-        self.before = Some(self.fingerprint_now());
+        if let Some(server) = self.exchange.state.catalog().server_by_id(self.server.id) {
+            self.called = server.clone();
+        }
         AccessStep::Retry
     }
 }
@@ -198,44 +191,122 @@ pub(super) fn facade_request(address: RequestAddress) -> Option<Digest> {
     address.worker.0.is_nil().then_some(Digest(address.call))
 }
 
-/// Returns a text that changes with every value and every grant that the user has for a server.
-pub(super) fn fingerprint(server: &Server, user: &UserName) -> String {
+/// What a call needs from its user. It travels in a signed state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum AccessNeed {
+    /// All required values.
+    Values,
+    /// Another grant than the one with this fingerprint.
+    Grant(String),
+}
+
+impl AccessNeed {
+    /// Returns the need of a failed call, as the server was before the call.
+    fn of_failure(failure: &Failure, server: &Server, user: &UserName) -> Option<Self> {
+        match failure.code {
+            Code::CredentialRequired => Some(Self::Values),
+            Code::ReauthRequired => Some(Self::Grant(grant_fingerprint(server, user))),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a user has given what a call needs. A server that cannot be called any more ends the wait too.
+    fn is_met(&self, exchange: &Exchange, server: ServerId) -> bool {
+        let catalog = exchange.state.catalog();
+        let user = &exchange.user;
+        let Some(server) = catalog.server_by_id(server).filter(|server| server.enabled) else {
+            return true;
+        };
+        match self {
+            Self::Values => stored_credentials(server, Some(user), |_| true).is_ok(),
+            Self::Grant(before) => grant_fingerprint(server, user) != *before,
+        }
+    }
+
+    /// Waits until the user has given what the call needs. Returns whether that is so. One user can wait in
+    /// [`MAX_WAITS_PER_USER`] calls of a facade at the same time.
+    async fn wait(&self, exchange: &Exchange, server: ServerId, limit: Duration) -> bool {
+        let Some(_waiting) = exchange.state.mcp().sign_ins.begin(&exchange.user) else {
+            return false;
+        };
+        let mut moved = exchange.state.projection().subscribe();
+        let met = async {
+            while !self.is_met(exchange, server) {
+                if moved.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(limit, met).await.unwrap_or(false)
+    }
+}
+
+/// Returns a text that changes with every grant that the user has for a server.
+fn grant_fingerprint(server: &Server, user: &UserName) -> String {
     let grants = [server.grant(Some(user)), server.grant];
     let tokens = grants.map(|grant| grant.map(|grant| grant.tokens.access));
     let google = server.google_tokens_of(user.as_str());
-    let values = server.secrets_of(user.as_str()).iter();
-    let values = values
-        .chain(server.shared_secrets.iter())
-        .map(|secret| Some(secret.value))
-        .chain(tokens)
-        .chain([google]);
-    let mut hash = Sha256::new();
-    for value in values {
-        hash.update(value.map(|value| value.0).unwrap_or_default());
-    }
-    hex::encode(hash.finalize())
+    let ids = tokens.into_iter().chain([google]);
+    let ids: Vec<_> = ids
+        .map(|id| id.map_or_else(String::new, |id| id.to_string()))
+        .collect();
+    ids.join(" ")
 }
 
-/// Waits until the user has changed a value or a grant of a server since `before`. Returns whether that is so.
-pub(super) async fn wait_for_access(
-    exchange: &Exchange,
-    server: &Server,
-    before: &str,
-    limit: Duration,
-) -> bool {
-    let mut moved = exchange.state.projection().subscribe();
-    let has_changed = || {
-        let catalog = exchange.state.catalog();
-        let now = catalog.server_by_id(server.id);
-        now.is_none_or(|now| fingerprint(now, &exchange.user) != before)
-    };
-    let changed = async {
-        while !has_changed() {
-            if moved.changed().await.is_err() {
-                return false;
+/// The waits of each user for the pages of this facade.
+#[derive(Default)]
+pub struct SignInWaits(Mutex<HashMap<UserName, usize>>);
+
+/// One wait of a user, until it is dropped.
+pub(super) struct SignInWait<'a> {
+    waits: &'a SignInWaits,
+    user: UserName,
+}
+
+impl SignInWaits {
+    /// Counts a wait. Returns `None` if the user has too many.
+    fn begin(&self, user: &UserName) -> Option<SignInWait<'_>> {
+        let mut waits = self.0.lock();
+        let count = waits.entry(user.clone()).or_default();
+        if *count >= MAX_WAITS_PER_USER {
+            return None;
+        }
+        *count += 1;
+        Some(SignInWait {
+            waits: self,
+            user: user.clone(),
+        })
+    }
+}
+
+impl Drop for SignInWait<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.waits.0.lock();
+        if let Some(count) = waits.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                waits.remove(&self.user);
             }
         }
-        true
-    };
-    tokio::time::timeout(limit, changed).await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waits_of_a_user_are_limited_and_end() {
+        let waits = SignInWaits::default();
+        let user = |name: &str| name.parse::<UserName>().expect("a name");
+        let open: Vec<_> = (0..MAX_WAITS_PER_USER)
+            .map(|_| waits.begin(&user("ana")).expect("room"))
+            .collect();
+        assert!(waits.begin(&user("ana")).is_none());
+        assert!(waits.begin(&user("ben")).is_some());
+        drop(open);
+        assert!(waits.0.lock().is_empty());
+    }
 }

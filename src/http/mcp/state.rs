@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::announcer::Announcer;
 use super::changes::ChangeMerger;
 use super::directory::DirectoryCache;
+use super::introduction::Introductions;
 use super::list_cache::ListCache;
 use super::running::RunningCalls;
 use super::session_memory::SessionMemories;
+use super::sign_in::SignInWaits;
 use super::streams::OpenStreams;
 use super::watch_table::WatchTable;
 use crate::cluster::command_client::CommandClient;
@@ -34,6 +36,8 @@ pub struct McpState {
     pub running: Arc<RunningCalls>,
     pub ended_sessions: EndedSessions,
     pub streams: Arc<OpenStreams>,
+    pub sign_ins: SignInWaits,
+    pub introductions: Introductions,
     pub announcer: Announcer,
     pub changes: ChangeMerger,
     pub sessions: SessionMemories,
@@ -70,6 +74,8 @@ impl McpState {
             running: Arc::default(),
             ended_sessions: EndedSessions(Cache::new(MAX_ENDED_SESSIONS)),
             streams: OpenStreams::new(config.max_streams, config.max_streams_per_user),
+            sign_ins: SignInWaits::default(),
+            introductions: Introductions::default(),
             announcer: Announcer::start(projection, ending.clone()),
             changes: ChangeMerger::start(ending.clone()),
             sessions: SessionMemories::default(),

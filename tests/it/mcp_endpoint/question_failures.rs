@@ -76,12 +76,14 @@ async fn a_question_of_a_killed_worker_ends_soon_and_its_call_may_have_run() {
 
         // The session goes on with the next worker.
         app.add("worker");
-        wait_until("the next worker asks the client", async || {
-            let arguments = json!({ "message": "Who are you?" });
-            let mut stream = session.call("test_elicitation", arguments).await;
-            let message = stream.next().await.expect("a message");
-            message["method"] == "elicitation/create"
+        wait_until("the next worker runs calls", async || {
+            let params = json!({ "name": "test_simple_text", "arguments": {} });
+            let called = session.0.legacy("tools/call", params).await;
+            called.body["result"]["isError"] == false
         })
         .await;
+        let arguments = json!({ "message": "Who are you?" });
+        let (result, _) = answered(&session, "test_elicitation", arguments).await;
+        assert!(text(&result).contains("action: accept"), "{result}");
     }
 }

@@ -4,7 +4,7 @@
 //! first call of a client with capabilities opens a further session that declares exactly this set. All clients with the
 //! same set share the session: the server sends its requests on the stream of the call that they belong to.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::notifications::listen;
 use super::session::HttpSession;
 use super::transport::HttpTransport;
 use crate::core::mcp::capabilities::ClientCapabilities;
@@ -25,23 +26,48 @@ use crate::workers::mcp::jsonrpc::note;
 const MAX_SESSIONS: usize = 4;
 /// A session that no call has used for this time is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
+/// The longest time for the opening of a session.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// After a refusal, the server is not asked for the same session again for this time.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The time between two searches for idle sessions.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
 
 /// The further sessions of one connection.
-pub(super) struct AskingSessions {
+pub(super) struct AskingSessions(Arc<Shared>);
+
+struct Shared {
     transport: Arc<HttpTransport>,
-    sessions: Arc<Mutex<Vec<AskingSession>>>,
-    /// Held by the call that opens a session.
-    opening: tokio::sync::Mutex<()>,
+    /// Each session reads the server's own stream, if the connection does.
+    listens: bool,
+    state: Mutex<State>,
+    /// Held while a session is opened.
+    opening: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: Vec<AskingSession>,
+    /// The newest refusal of the server for each set of capabilities.
+    refused: Vec<(ClientCapabilities, Instant)>,
     /// Closes idle sessions. It runs from the first session on.
-    closer: Mutex<Option<JoinHandle<()>>>,
+    closer: Option<JoinHandle<()>>,
+    has_stopped: bool,
 }
 
 struct AskingSession {
     capabilities: ClientCapabilities,
     session: Arc<HttpSession>,
+    listener: Option<JoinHandle<()>>,
+    /// Each call that uses the session has a reference.
+    uses: Arc<()>,
     last_use: Instant,
+}
+
+/// The session of one call. It is not closed while the call runs.
+pub(super) struct UsedSession {
+    pub session: Arc<HttpSession>,
+    _use: Arc<()>,
 }
 
 /// A session that is not stored: it ends with the connection.
@@ -61,130 +87,188 @@ impl SessionStore for Unstored {
 }
 
 impl AskingSessions {
-    pub(super) fn new(transport: Arc<HttpTransport>) -> Self {
-        Self {
+    pub(super) fn new(transport: Arc<HttpTransport>, listens: bool) -> Self {
+        Self(Arc::new(Shared {
             transport,
-            sessions: Arc::default(),
-            opening: tokio::sync::Mutex::default(),
-            closer: Mutex::default(),
-        }
+            listens,
+            state: Mutex::default(),
+            opening: Arc::default(),
+        }))
     }
 
     /// Returns the session with these capabilities. `None`: the server opened no such session, or other calls use all of
     /// them. Then the server cannot ask the client.
-    pub(super) async fn get(&self, capabilities: ClientCapabilities) -> Option<Arc<HttpSession>> {
-        if let Some(session) = self.find(capabilities) {
-            return Some(session);
+    pub(super) async fn get(&self, capabilities: ClientCapabilities) -> Option<UsedSession> {
+        if let Some(used) = self.0.find(capabilities) {
+            return Some(used);
         }
-        let _opening = self.opening.lock().await;
-        if let Some(session) = self.find(capabilities) {
-            return Some(session);
+        let opening = self.0.opening.clone().lock_owned().await;
+        if let Some(used) = self.0.find(capabilities) {
+            return Some(used);
         }
-        self.make_room()?;
-        match open(&self.transport, capabilities).await {
-            Ok(session) => {
-                self.sessions.lock().push(AskingSession {
-                    capabilities,
-                    session: session.clone(),
-                    last_use: monotonic(),
-                });
-                self.close_idle_ones();
-                Some(session)
-            }
-            Err(error) => {
-                let line = format!("a session that can ask clients was not opened: {error}");
-                note(&*self.transport.sink, &line);
-                None
-            }
+        if !self.0.may_open(capabilities) {
+            return None;
         }
-    }
-
-    fn find(&self, capabilities: ClientCapabilities) -> Option<Arc<HttpSession>> {
-        let mut sessions = self.sessions.lock();
-        sessions.retain(|entry| !entry.session.is_lost());
-        let entry = sessions
-            .iter_mut()
-            .find(|entry| entry.capabilities == capabilities)?;
-        entry.last_use = monotonic();
-        Some(entry.session.clone())
-    }
-
-    /// Closes the session that was unused for longest, if there is no room for another one. Returns `None` if calls use
-    /// all of them.
-    fn make_room(&self) -> Option<()> {
-        let mut sessions = self.sessions.lock();
-        if sessions.len() < MAX_SESSIONS {
-            return Some(());
-        }
-        let unused = sessions
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| is_unused(entry))
-            .min_by_key(|(_, entry)| entry.last_use);
-        let (index, _) = unused?;
-        let entry = sessions.swap_remove(index);
-        drop(sessions);
-        tokio::spawn(end(entry.session));
-        Some(())
-    }
-
-    fn close_idle_ones(&self) {
-        let mut closer = self.closer.lock();
-        if closer.is_some() {
-            return;
-        }
-        let sessions = self.sessions.clone();
-        *closer = Some(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(IDLE_CHECK).await;
-                for session in take_idle(&sessions) {
-                    end(session).await;
-                }
-            }
-        }));
+        // A task, so that the session is known and ends one day, even if this call gives up.
+        let shared = self.0.clone();
+        let opened = tokio::spawn(async move {
+            let _opening = opening;
+            shared.open(capabilities).await
+        });
+        opened.await.ok().flatten()
     }
 
     /// Ends all sessions at the server. Nothing resumes them.
     pub(super) async fn end(&self) {
-        let ending = self.take_all().into_iter().map(end);
+        let ending = self.0.take_all().into_iter().map(end);
         futures::future::join_all(ending).await;
     }
 
     /// Ends all sessions at the server, without waiting for it.
     pub(super) fn stop(&self) {
-        for session in self.take_all() {
+        for session in self.0.take_all() {
             tokio::spawn(end(session));
         }
-    }
-
-    fn take_all(&self) -> Vec<Arc<HttpSession>> {
-        if let Some(closer) = self.closer.lock().take() {
-            closer.abort();
-        }
-        let sessions = std::mem::take(&mut *self.sessions.lock());
-        sessions.into_iter().map(|entry| entry.session).collect()
     }
 }
 
 impl Drop for AskingSessions {
     fn drop(&mut self) {
-        if let Some(closer) = self.closer.lock().take() {
-            closer.abort();
+        let mut state = self.0.state.lock();
+        state.has_stopped = true;
+        let tasks = state
+            .sessions
+            .iter_mut()
+            .filter_map(|it| it.listener.take());
+        let tasks: Vec<_> = tasks.collect();
+        for task in tasks.into_iter().chain(state.closer.take()) {
+            task.abort();
         }
     }
 }
 
-/// Whether no call has the session: the list holds the only reference.
-fn is_unused(entry: &AskingSession) -> bool {
-    Arc::strong_count(&entry.session) == 1
+impl Shared {
+    fn find(&self, capabilities: ClientCapabilities) -> Option<UsedSession> {
+        let mut state = self.state.lock();
+        state.sessions.retain(|entry| !entry.session.is_lost());
+        let mut sessions = state.sessions.iter_mut();
+        let entry = sessions.find(|entry| entry.capabilities == capabilities)?;
+        entry.last_use = monotonic();
+        Some(entry.used())
+    }
+
+    /// Returns whether there is room for a session, and the server has not just refused one. Closes the session that was
+    /// unused for longest, if that makes room.
+    fn may_open(&self, capabilities: ClientCapabilities) -> bool {
+        let mut state = self.state.lock();
+        state.refused.retain(|(_, at)| at.elapsed() < REFUSED_FOR);
+        if state.has_stopped || state.refused.iter().any(|(set, _)| *set == capabilities) {
+            return false;
+        }
+        if state.sessions.len() < MAX_SESSIONS {
+            return true;
+        }
+        let sessions = state.sessions.iter().enumerate();
+        let unused = sessions
+            .filter(|(_, entry)| entry.is_unused())
+            .min_by_key(|(_, entry)| entry.last_use)
+            .map(|(index, _)| index);
+        let Some(index) = unused else {
+            return false;
+        };
+        let entry = state.sessions.swap_remove(index);
+        tokio::spawn(end(entry));
+        true
+    }
+
+    async fn open(self: Arc<Self>, capabilities: ClientCapabilities) -> Option<UsedSession> {
+        let opening = open(&self.transport, capabilities);
+        let opened = match tokio::time::timeout(OPEN_LIMIT, opening).await {
+            Ok(opened) => opened.map_err(|error| error.reason),
+            Err(_) => Err("it did not answer in time".to_owned()),
+        };
+        match opened {
+            Ok(session) => self.add(capabilities, session),
+            Err(reason) => {
+                let line = format!("a session that can ask clients was not opened: {reason}");
+                note(&*self.transport.sink, &line);
+                let mut state = self.state.lock();
+                state.refused.push((capabilities, monotonic()));
+                None
+            }
+        }
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        capabilities: ClientCapabilities,
+        session: Arc<HttpSession>,
+    ) -> Option<UsedSession> {
+        let listener = self
+            .listens
+            .then(|| tokio::spawn(listen(session.clone(), Arc::default())));
+        let entry = AskingSession {
+            capabilities,
+            session,
+            listener,
+            uses: Arc::default(),
+            last_use: monotonic(),
+        };
+        let mut state = self.state.lock();
+        if state.has_stopped {
+            tokio::spawn(end(entry));
+            return None;
+        }
+        let used = entry.used();
+        state.sessions.push(entry);
+        if state.closer.is_none() {
+            state.closer = Some(tokio::spawn(close_idle_ones(Arc::downgrade(self))));
+        }
+        Some(used)
+    }
+
+    fn take_all(&self) -> Vec<AskingSession> {
+        let mut state = self.state.lock();
+        state.has_stopped = true;
+        if let Some(closer) = state.closer.take() {
+            closer.abort();
+        }
+        std::mem::take(&mut state.sessions)
+    }
+
+    fn take_idle(&self) -> Vec<AskingSession> {
+        let mut state = self.state.lock();
+        let idle = state.sessions.extract_if(.., |entry| {
+            entry.is_unused() && entry.last_use.elapsed() >= IDLE_LIMIT
+        });
+        idle.collect()
+    }
 }
 
-fn take_idle(sessions: &Mutex<Vec<AskingSession>>) -> Vec<Arc<HttpSession>> {
-    let mut sessions = sessions.lock();
-    let idle = sessions.extract_if(.., |entry| {
-        is_unused(entry) && entry.last_use.elapsed() >= IDLE_LIMIT
-    });
-    idle.map(|entry| entry.session).collect()
+impl AskingSession {
+    fn used(&self) -> UsedSession {
+        UsedSession {
+            session: self.session.clone(),
+            _use: self.uses.clone(),
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.uses) == 1
+    }
+}
+
+/// Closes idle sessions until the connection is dropped.
+async fn close_idle_ones(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(IDLE_CHECK).await;
+        let Some(idle) = shared.upgrade().map(|shared| shared.take_idle()) else {
+            return;
+        };
+        for session in idle {
+            end(session).await;
+        }
+    }
 }
 
 async fn open(
@@ -199,11 +283,14 @@ async fn open(
     Ok(session)
 }
 
-async fn end(session: Arc<HttpSession>) {
-    session.mark_lost("it was not used any more");
-    let context = session.context();
+async fn end(entry: AskingSession) {
+    if let Some(listener) = entry.listener {
+        listener.abort();
+    }
+    entry.session.mark_lost("it was not used any more");
+    let context = entry.session.context();
     if context.has_session() {
-        session.transport.end_session(&context).await;
+        entry.session.transport.end_session(&context).await;
     }
 }
 
@@ -211,7 +298,7 @@ async fn end(session: Arc<HttpSession>) {
 mod tests {
     use serde_json::json;
 
-    use super::super::scripted_server::ScriptedServer;
+    use super::super::scripted_server::{ScriptedResponse, ScriptedServer};
     use super::*;
     use crate::workers::mcp::host::tests::RecordingSink;
 
@@ -221,7 +308,7 @@ mod tests {
 
     fn sessions_at(server: &ScriptedServer) -> AskingSessions {
         let sink = Arc::<RecordingSink>::default();
-        AskingSessions::new(server.transport(sink))
+        AskingSessions::new(server.transport(sink), false)
     }
 
     #[tokio::test]
@@ -230,7 +317,7 @@ mod tests {
         let asking = sessions_at(&server);
         let elicitation = asking.get(set(1)).await.expect("a session");
         let again = asking.get(set(1)).await.expect("a session");
-        assert!(Arc::ptr_eq(&elicitation, &again));
+        assert!(Arc::ptr_eq(&elicitation.session, &again.session));
         asking.get(set(4 + 16)).await.expect("a session");
         let declared: Vec<_> = server
             .seen()
@@ -247,7 +334,7 @@ mod tests {
         );
         asking.end().await;
         assert_eq!(server.count("DELETE"), 2);
-        assert!(elicitation.is_lost());
+        assert!(elicitation.session.is_lost());
     }
 
     #[tokio::test]
@@ -262,13 +349,41 @@ mod tests {
         let unused = used.remove(1);
         drop(unused);
         asking.get(set(16)).await.expect("a session");
-        let open: Vec<_> = asking
+        let state = asking.0.state.lock();
+        let open: Vec<_> = state
             .sessions
-            .lock()
             .iter()
             .map(|entry| entry.capabilities.bits())
             .collect();
         assert_eq!(open.len(), MAX_SESSIONS);
         assert!(open.contains(&16) && !open.contains(&2), "{open:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_session_is_not_asked_for_again_at_once() {
+        let server = ScriptedServer::start(|request| {
+            let refusal = ScriptedResponse::new(500, "not today");
+            (request.method() == "initialize").then_some(refusal)
+        })
+        .await;
+        let asking = sessions_at(&server);
+        assert!(asking.get(set(1)).await.is_none());
+        assert!(asking.get(set(1)).await.is_none());
+        assert_eq!(server.count("initialize"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_call_gave_up_ends_with_the_connection() {
+        let server = ScriptedServer::start(|_| None).await;
+        let asking = sessions_at(&server);
+        let mut opening = Box::pin(asking.get(set(1)));
+        assert!(futures::poll!(&mut opening).is_pending());
+        assert!(futures::poll!(&mut opening).is_pending());
+        drop(opening);
+        // The next call waits for the session that is being opened.
+        asking.get(set(1)).await.expect("a session");
+        assert_eq!(server.count("initialize"), 1);
+        asking.end().await;
+        assert_eq!(server.count("DELETE"), 1);
     }
 }

@@ -9,6 +9,7 @@ use super::protocol::ProtocolContext;
 use super::transport::{
     BACKGROUND_TIMEOUT, EXCERPT, HttpTransport, OutgoingRequest, TransportError,
 };
+use crate::core::arguments::is_deep;
 use crate::core::mcp::input_required::ClientMethod;
 use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::jsonrpc::{
@@ -19,6 +20,12 @@ use crate::workers::mcp::mux::RpcReply;
 
 /// The longest parameters of a request to the client of a call, in bytes.
 const MAX_QUESTION: usize = 64 * 1024;
+
+/// Returns whether parameters are an object that every client can parse.
+fn is_question(params: &RawValue) -> bool {
+    let text = params.get();
+    text.starts_with('{') && text.len() <= MAX_QUESTION && !is_deep(text.as_bytes())
+}
 
 impl HttpTransport {
     /// Handles one event of a stream. Returns the reply to `request`, if the event is that reply.
@@ -158,12 +165,14 @@ impl HttpTransport {
         params: Option<&RawValue>,
         id: &RawValue,
     ) {
-        let is_large = params.is_some_and(|params| params.get().len() > MAX_QUESTION);
-        let permit = self.client_requests.clone().try_acquire_owned();
-        let (false, Ok(permit)) = (is_large, permit) else {
+        let slot = params
+            .is_none_or(is_question)
+            .then(|| asker.slot())
+            .flatten();
+        let Some(slot) = slot else {
             note(
                 &*self.sink,
-                "the server sent a request to the client that is too large, or too many of them; the client refused it",
+                "the server sent a wrong request to the client, or too many of them; the client refused it",
             );
             return self.answer_server(context, method.as_str(), id);
         };
@@ -171,7 +180,8 @@ impl HttpTransport {
         let context = context.clone();
         let (params, id) = (params.map(ToOwned::to_owned), id.to_owned());
         tokio::spawn(async move {
-            let _permit = permit;
+            // The server must take the reply before the next request has room.
+            let _slot = slot;
             let member = asker.answer(method, params.as_deref()).await;
             let body = format!(r#"{{"jsonrpc":"2.0","id":{},{member}}}"#, id.get());
             let send = transport.send_notification(&context, "", body.into());

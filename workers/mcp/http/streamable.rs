@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::asking_sessions::AskingSessions;
+use super::asking_sessions::{AskingSessions, UsedSession};
 use super::log_level::call_meta;
 use super::notifications::listen;
 use super::param_headers::ParamHeaders;
@@ -39,6 +39,7 @@ pub struct StreamableHttpConnection {
 impl StreamableHttpConnection {
     /// Creates a connection. With a watch, it reads the server's own stream and subscribes to the watched resources.
     pub fn new(session: Arc<HttpSession>, watch: Option<Arc<ResourceWatch>>) -> Self {
+        let asking = AskingSessions::new(session.transport.clone(), watch.is_some());
         let mut tasks = vec![];
         if let Some(watch) = watch {
             tasks.push(tokio::spawn(listen(session.clone(), watch.clone())));
@@ -47,7 +48,7 @@ impl StreamableHttpConnection {
             }
         }
         Self {
-            asking: AskingSessions::new(session.transport.clone()),
+            asking,
             session,
             tasks,
             calls: AtomicUsize::new(0),
@@ -63,8 +64,8 @@ impl StreamableHttpConnection {
         let progress = ProgressEffects::new(&call);
         let asker = call.asker.as_ref();
         let exchange = self.session_for(asker);
-        let session =
-            within_timeout(async { Ok(exchange.await) }, None, None, call.timeout).await?;
+        let used = within_timeout(async { Ok(exchange.await) }, None, None, call.timeout).await?;
+        let session = used.as_ref().map_or(&self.session, |used| &used.session);
         let id = session.next_id();
         let context = session.context();
         let log = call.log.as_deref();
@@ -100,7 +101,7 @@ impl StreamableHttpConnection {
             token_is_fresh: false,
         };
         let mut cancel = CancelOnDrop {
-            session: &session,
+            session,
             id,
             ended: false,
         };
@@ -117,13 +118,11 @@ impl StreamableHttpConnection {
         reply.and_then(call_result)
     }
 
-    /// Returns the session for a call: one that declares what its client can be asked for, if the server has sessions.
-    async fn session_for(&self, asker: Option<&Arc<dyn ClientAsker>>) -> Arc<HttpSession> {
-        let Some(asker) = asker.filter(|_| !self.is_modern()) else {
-            return self.session.clone();
-        };
-        let session = self.asking.get(asker.capabilities()).await;
-        session.unwrap_or_else(|| self.session.clone())
+    /// Returns the session that declares what the client of a call can be asked for. `None`: the ordinary session serves the
+    /// call.
+    async fn session_for(&self, asker: Option<&Arc<dyn ClientAsker>>) -> Option<UsedSession> {
+        let asker = asker.filter(|_| !self.is_modern())?;
+        self.asking.get(asker.capabilities()).await
     }
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {

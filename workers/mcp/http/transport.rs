@@ -30,8 +30,6 @@ pub(super) const EXCERPT: usize = 200;
 pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of the server that are answered at once.
 const MAX_SERVER_REQUESTS: usize = 16;
-/// Requests of the server that wait for clients at the same time.
-const MAX_CLIENT_REQUESTS: usize = 256;
 
 /// A request to the server.
 pub struct OutgoingRequest<'a> {
@@ -160,7 +158,6 @@ pub struct HttpTransport {
     pub result_limit: usize,
     pub options: ReconnectionOptions,
     pub server_requests: Arc<Semaphore>,
-    pub client_requests: Arc<Semaphore>,
 }
 
 impl HttpTransport {
@@ -176,7 +173,6 @@ impl HttpTransport {
             result_limit,
             options,
             server_requests: Arc::new(Semaphore::new(MAX_SERVER_REQUESTS)),
-            client_requests: Arc::new(Semaphore::new(MAX_CLIENT_REQUESTS)),
         })
     }
 
