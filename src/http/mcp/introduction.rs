@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use futures::StreamExt as _;
-use quick_cache::sync::Cache;
-use tokio::time::Instant;
 
 use super::dispatch::require_session;
 use super::endpoint::Exchange;
@@ -19,12 +17,9 @@ use super::error::INTERNAL_ERROR;
 use super::modern;
 use super::request::ClientRequest;
 use crate::core::catalog::server::Server;
-use crate::core::decide::credential::{connection_values, is_introduced_by};
-use crate::core::ids::{ServerId, ValueId};
+use crate::core::decide::credential::is_introduced_by;
 use crate::core::mcp::version::Era;
 use crate::core::model::upstream_request::RequestMethod;
-use crate::core::names::UserName;
-use crate::time::clock::monotonic;
 
 /// The requests whose answers depend on what the servers said of themselves.
 const METHODS: [&str; 6] = [
@@ -41,44 +36,6 @@ const MAX_STARTS: usize = 16;
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait until this process has read what the worker recorded of a started server.
 const RECORD_LIMIT: Duration = Duration::from_secs(1);
-/// A start is tried again after this time, or at once with other values.
-const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// The most starts that a facade remembers.
-const MAX_REMEMBERED: usize = 10_000;
-
-/// The newest start of each server for a user, with the values of the user.
-pub struct Introductions(Cache<(ServerId, UserName), Introduction>);
-
-#[derive(Clone)]
-struct Introduction {
-    values: Vec<ValueId>,
-    at: Instant,
-}
-
-impl Default for Introductions {
-    fn default() -> Self {
-        Self(Cache::new(MAX_REMEMBERED))
-    }
-}
-
-impl Introductions {
-    /// Returns whether a start is worth a try, and remembers it.
-    fn begin(&self, server: &Server, user: &UserName) -> bool {
-        let Ok(values) = connection_values(server, Some(user)) else {
-            return false;
-        };
-        let key = (server.id, user.clone());
-        let newest = self.0.get(&key);
-        let is_recent =
-            newest.is_some_and(|it| it.values == values && it.at.elapsed() < RETRY_AFTER);
-        if !is_recent {
-            let at = monotonic();
-            self.0.insert(key, Introduction { values, at });
-        }
-        !is_recent
-    }
-}
-
 /// Starts the servers for the user of a request that only users start and that have not described themselves yet. Returns
 /// when they are known or a limit has passed, and never fails: the request is answered from what is known then.
 pub(super) async fn introduce_servers(

@@ -3,12 +3,10 @@
 //!
 //! Nothing has begun when such a call fails, so making it again is no repetition.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -34,8 +32,6 @@ pub(super) const SIGN_IN_KEY: &str = "mcp-api_sign_in";
 const PERSON_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// The most pages of one call: a server may need values, an account, and a Google account.
 const MAX_PAGES: usize = 3;
-/// The most calls of one user that wait for a page at the same time.
-const MAX_WAITS_PER_USER: usize = 16;
 
 /// What follows a call that failed without access.
 pub(super) enum AccessStep {
@@ -91,7 +87,13 @@ impl<'a> SignIn<'a> {
             return;
         };
         self.has_declined = !is_accepted;
-        if is_accepted {
+        let waiting = self
+            .exchange
+            .state
+            .mcp()
+            .sign_ins
+            .begin(&self.exchange.user);
+        if is_accepted && waiting.is_some() {
             let limit = Duration::from_millis(self.server.config.tool_timeout_ms());
             need.wait(self.exchange, self.server.id, limit).await;
         }
@@ -148,7 +150,14 @@ impl<'a> SignIn<'a> {
         link: &str,
         need: AccessNeed,
     ) -> AccessStep {
-        let Some(interim) = self.interim else {
+        // The waits of one user are limited.
+        let wait = self
+            .exchange
+            .state
+            .mcp()
+            .sign_ins
+            .begin(&self.exchange.user);
+        let (Some(interim), Some(_wait)) = (self.interim, wait) else {
             return AccessStep::Fail;
         };
         let call = Uuid::new_v4();
@@ -224,12 +233,8 @@ impl AccessNeed {
         }
     }
 
-    /// Waits until the user has given what the call needs. Returns whether that is so. One user can wait in
-    /// [`MAX_WAITS_PER_USER`] calls of a facade at the same time.
+    /// Waits until the user has given what the call needs. Returns whether that is so.
     async fn wait(&self, exchange: &Exchange, server: ServerId, limit: Duration) -> bool {
-        let Some(_waiting) = exchange.state.mcp().sign_ins.begin(&exchange.user) else {
-            return false;
-        };
         let mut moved = exchange.state.projection().subscribe();
         let met = async {
             while !self.is_met(exchange, server) {
@@ -253,60 +258,4 @@ fn grant_fingerprint(server: &Server, user: &UserName) -> String {
         .map(|id| id.map_or_else(String::new, |id| id.to_string()))
         .collect();
     ids.join(" ")
-}
-
-/// The waits of each user for the pages of this facade.
-#[derive(Default)]
-pub struct SignInWaits(Mutex<HashMap<UserName, usize>>);
-
-/// One wait of a user, until it is dropped.
-pub(super) struct SignInWait<'a> {
-    waits: &'a SignInWaits,
-    user: UserName,
-}
-
-impl SignInWaits {
-    /// Counts a wait. Returns `None` if the user has too many.
-    fn begin(&self, user: &UserName) -> Option<SignInWait<'_>> {
-        let mut waits = self.0.lock();
-        let count = waits.entry(user.clone()).or_default();
-        if *count >= MAX_WAITS_PER_USER {
-            return None;
-        }
-        *count += 1;
-        Some(SignInWait {
-            waits: self,
-            user: user.clone(),
-        })
-    }
-}
-
-impl Drop for SignInWait<'_> {
-    fn drop(&mut self) {
-        let mut waits = self.waits.0.lock();
-        if let Some(count) = waits.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                waits.remove(&self.user);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_waits_of_a_user_are_limited_and_end() {
-        let waits = SignInWaits::default();
-        let user = |name: &str| name.parse::<UserName>().expect("a name");
-        let open: Vec<_> = (0..MAX_WAITS_PER_USER)
-            .map(|_| waits.begin(&user("ana")).expect("room"))
-            .collect();
-        assert!(waits.begin(&user("ana")).is_none());
-        assert!(waits.begin(&user("ben")).is_some());
-        drop(open);
-        assert!(waits.0.lock().is_empty());
-    }
 }

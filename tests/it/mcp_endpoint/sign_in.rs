@@ -163,3 +163,52 @@ async fn a_call_goes_on_after_its_user_has_given_access_with_oauth() {
     let done = stream.next().await.expect("a response");
     assert_eq!(text(&done["result"]), "Echo: hi");
 }
+
+#[tokio::test]
+async fn a_call_waits_for_all_values_and_for_no_other() {
+    let app = App::start();
+    let python = crate::remote::installed("python/bin/python");
+    let keys = ["KEY_1", "KEY_2", "KEY_3", "KEY_4", "KEY_5"];
+    let required = |name: &&str| json!({ "name": name, "in": "env", "required": true });
+    let mut credentials: Vec<_> = keys.iter().map(required).collect();
+    credentials.push(json!({ "name": "ORG", "in": "env", "owner": "shared" }));
+    let body = json!({
+        "name": "suite", "command": python, "args": [fixture("mcp_suite.py")],
+        "credentials": credentials,
+    });
+    app.post("/mcp/servers", body).await.ok();
+    let session = Session::begin(&app, PATH, "ana").await;
+    let mut stream = session.call(TOOL, json!({})).await;
+    stream.notification("elicitation/create").await;
+    for (number, key) in keys.iter().enumerate() {
+        let shared = json!({
+            "serverName": "suite", "secretName": "ORG", "secretValue": format!("org-{number}"),
+            "shared": true,
+        });
+        app.post("/secrets/set", shared).await.ok();
+        app.set_secret("ana", "suite", key, "a-value").await;
+    }
+    // The next message is the response: the client was asked once.
+    let done = stream.next().await.expect("a response");
+    assert!(text(&done["result"]).contains("simple text"), "{done}");
+}
+
+#[tokio::test]
+async fn the_waits_of_a_user_are_limited() {
+    let app = App::start();
+    register(&app).await;
+    let session = Session::begin(&app, PATH, "ana").await;
+    let mut streams = vec![];
+    for _ in 0..16 {
+        let mut stream = session.call(TOOL, json!({})).await;
+        stream.notification("elicitation/create").await;
+        streams.push(stream);
+    }
+    let refused = session.0.call_legacy(TOOL, json!({})).await;
+    assert_eq!(refused["isError"], true, "{refused}");
+    set_value(&app).await;
+    for mut stream in streams {
+        let done = stream.next().await.expect("a response");
+        assert!(text(&done["result"]).contains("simple text"), "{done}");
+    }
+}
