@@ -31,7 +31,7 @@ impl fmt::Display for RequestAddress {
 impl FromStr for RequestAddress {
     type Err = ();
 
-    /// Accepts exactly the form of [`RequestAddress::fmt`].
+    /// Accepts exactly the form in which an address is displayed.
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.split('.');
         let mut next = || parts.next().ok_or(());
