@@ -6,7 +6,6 @@ mod query;
 pub mod script;
 mod wrong;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::harness::{Answer, App, fixture};
+use crate::services::free_port;
 use crate::wait::wait_until;
 
 /// A real server. It keeps its port when it is started again. Dropping it kills it.
@@ -39,11 +39,7 @@ pub enum Kind {
 
 impl Real {
     pub async fn start(kind: Kind) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("an address")
-            .port();
+        let port = free_port();
         let mut real = Self {
             port,
             kind,

@@ -113,11 +113,7 @@ async fn a_certificate_that_has_expired() {
         .output();
     let made = made.expect("python");
     assert!(made.status.success(), "{made:?}");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a port")
-        .local_addr()
-        .expect("an address")
-        .port();
+    let port = crate::services::free_port();
     let server = "s_server -quiet -www -cert cert.pem -key key.pem -accept";
     let mut server = Command::new("openssl")
         .current_dir(dir.path())

@@ -8,14 +8,20 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Returns a port that was free a moment ago.
+/// Returns a port for a program that must be told its port. No other call returns it, and the system gives no such port to
+/// programs that ask for any port, so no other test takes it before the program listens.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() * 500;
+    (0..COUNT)
+        .map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a port")
-        .local_addr()
-        .expect("its address")
-        .port()
 }
 
 /// Returns the path of a program that `tests/services/install` has installed.

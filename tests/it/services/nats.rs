@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::free_port;
 use crate::wait::block_until;
 
 /// The configuration of JetStream, with its store in the folder of the server.
@@ -190,11 +191,6 @@ impl Drop for Nats {
         self.end("remove");
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// Returns the URL of the server that all tests share. Each test uses its own prefix. `NATS_URL` replaces the newest
