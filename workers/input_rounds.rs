@@ -1,8 +1,8 @@
 //! Rounds of a request: a server of 2026-07-28 may ask for input instead of answering, and the request is then sent again
 //! with the input (MCP 2026-07-28, Multi Round-Trip Requests).
 //!
-//! A client of the same revision gets the result that asks, and sends the next request itself. Nobody else can: for all
-//! other callers the worker sends it.
+//! A client of the same revision receives the result that asks, and sends the next request itself. For all other callers, the
+//! worker sends the next request.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -22,7 +22,7 @@ const MAX_ROUNDS: usize = 10;
 /// client of 2026-07-28 with masked requests.
 ///
 /// # Errors
-/// The failure of the connection, or of a request for input that nobody can answer.
+/// The failure of the connection. `upstream_error` if the server asks for input that the caller cannot give.
 pub(super) async fn call_in_rounds(
     call: &UpstreamCall<'_>,
     redactor: impl FnOnce() -> Redactor,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::capabilities::ClientCapabilities;
 use super::version::Era;
 
-/// What the worker must know of the MCP client that waits for a result. Requests of REST clients and jobs have none.
+/// The facts about the waiting MCP client that a worker needs. A facade sends them with requests of MCP clients, not with
+/// REST calls and jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpClient {

@@ -135,7 +135,7 @@ pub(super) enum OpenedInput {
     Server(ClientInput),
     /// This program has asked the user to open a page.
     SignIn {
-        /// What the call needed when the program asked.
+        /// The access that the call did not have when the program asked the user.
         need: AccessNeed,
         is_accepted: bool,
     },
@@ -182,7 +182,7 @@ struct SignedState {
     origin: StateOrigin,
 }
 
-/// Who has asked for input.
+/// The asker: the MCP server, or this program.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum StateOrigin {

@@ -1,4 +1,4 @@
-//! Makes servers known that nobody but a user can start.
+//! Starts a server that only its users can start, so that the catalog gets its tools and its description.
 //!
 //! The program knows the tools and the capabilities of a server once a connection to it has opened. A server whose values or
 //! grants belong to users has no connection before the first request of a user. An MCP client sends no such request, because

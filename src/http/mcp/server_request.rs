@@ -104,7 +104,7 @@ pub(super) fn read_answer(
     Ok(Reply::Answering(Box::pin(async move {
         let worker = Target::Worker(answer.address.worker);
         let delivery = exchange.state.send_once(worker, &answer, DELIVERY_LIMIT);
-        // The call may have ended, or its worker may be gone. Then nobody waits for the answer.
+        // If the call has ended or its worker has died, no call waits for the answer, and the client needs no error.
         let _ = delivery.await;
     })))
 }

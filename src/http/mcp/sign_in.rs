@@ -33,7 +33,7 @@ const PERSON_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// The most pages of one call: a server may need values, an account, and a Google account.
 const MAX_PAGES: usize = 3;
 
-/// What follows a call that failed without access.
+/// The next step of a facade after a call that failed without access.
 pub(super) enum AccessStep {
     /// The user has changed something, so the call is made again.
     Retry,
@@ -200,7 +200,7 @@ pub(super) fn facade_request(address: RequestAddress) -> Option<Digest> {
     address.worker.0.is_nil().then_some(Digest(address.call))
 }
 
-/// What a call needs from its user. It travels in a signed state.
+/// The access that a user must give before a call can succeed. A facade signs it into the `requestState` of the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum AccessNeed {

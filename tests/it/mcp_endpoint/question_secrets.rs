@@ -54,7 +54,7 @@ async fn no_question_shows_the_secret_of_a_user() {
         let app = App::start();
         let _suite = register_leaking(&app, kind).await;
         let asked_of_owner = |(user, _)| asked(&app, user, json!({}));
-        // Their streams stay open meanwhile.
+        // The test keeps their streams open until it has compared all texts.
         let owners = join_all(PLANTED.map(asked_of_owner)).await;
         for ((user, _), (question, _)) in PLANTED.iter().zip(&owners) {
             assert_eq!(question["params"]["message"], "***", "{user}");

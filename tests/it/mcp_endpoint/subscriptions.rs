@@ -120,7 +120,7 @@ async fn updates_of_a_child_process_reach_the_clients_that_watch() {
     let app = App::start();
     register_stdio(&app, json!({})).await;
     follow_updates(&app).await;
-    // All streams have ended, so nobody watches the resource any more.
+    // All streams have ended, so the worker unsubscribes from the resource.
     let client = McpClient::new(&app, ONE);
     wait_until("the server has no subscription", async || {
         subscribed_at_server(&client).await == "[]"
