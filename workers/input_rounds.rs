@@ -9,10 +9,9 @@ use serde_json::value::RawValue;
 
 use super::redact::Redactor;
 use super::upstream_call::{EndedCall, UpstreamCall};
-use crate::core::arguments::is_deep;
 use crate::core::failure::{Code, Failure};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
-use crate::core::mcp::input_required::{ClientMethod, InputRequired};
+use crate::core::mcp::input_required::{ClientMethod, InputRequired, are_input_responses};
 use crate::core::mcp::version::Era;
 
 /// The most requests that the worker sends for one request of its caller.
@@ -121,7 +120,7 @@ pub(super) fn input_members(
 ) -> Result<String, Failure> {
     let mut writer = ObjectWriter::with_capacity(256);
     if let Some(responses) = responses {
-        if !is_object_of_objects(responses) {
+        if !are_input_responses(responses) {
             let sentence = "inputResponses must be an object of objects";
             return Err(Failure::invalid(sentence));
         }
@@ -135,11 +134,4 @@ pub(super) fn input_members(
     }
     let object = writer.finish();
     Ok(object[1..object.len() - 1].to_owned())
-}
-
-fn is_object_of_objects(responses: &RawValue) -> bool {
-    let is_object = |value: &RawValue| value.get().starts_with('{');
-    !is_deep(responses.get().as_bytes())
-        && Members::parse(responses.get())
-            .is_some_and(|members| members.0.iter().all(|(_, value)| is_object(value)))
 }

@@ -157,6 +157,15 @@ impl<'a> InputRequired<'a> {
     }
 }
 
+/// Returns whether a value can be the member `inputResponses` of a request: an object of objects, not nested too deeply.
+pub fn are_input_responses(responses: &RawValue) -> bool {
+    !is_deep_value(responses)
+        && Members::parse(responses.get()).is_some_and(|members| {
+            let mut values = members.0.iter();
+            values.all(|(_, value)| value.get().starts_with('{'))
+        })
+}
+
 fn parse_requests<'a>(requests: &'a RawValue) -> Option<Vec<InputRequest<'a>>> {
     let requests = Members::parse(requests.get())?;
     let parse = |(key, request): (&'a RawValue, &'a RawValue)| {
@@ -217,6 +226,20 @@ mod tests {
         ] {
             assert!(parse(result).expect("a result").is_none(), "{result}");
         }
+    }
+
+    #[test]
+    fn responses_are_an_object_of_objects() {
+        let accepted = |text: &str| {
+            are_input_responses(&RawValue::from_string(text.to_owned()).expect("JSON"))
+        };
+        assert!(accepted("{}") && accepted(r#"{"a":{"action":"accept"}}"#));
+        assert!(!accepted("[]") && !accepted(r#"{"a":1}"#) && !accepted("null"));
+        assert!(!accepted(&format!(
+            r#"{{"a":{{"b":{}{}}}}}"#,
+            "[".repeat(200),
+            "]".repeat(200)
+        )));
     }
 
     #[test]

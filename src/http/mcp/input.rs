@@ -16,11 +16,11 @@ use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::RpcError;
 use super::sign_in::{AccessNeed, SIGN_IN_KEY};
-use crate::core::arguments::is_deep;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::json_object::{Members, ObjectWriter, push_json_text, text_of};
 use crate::core::mcp::canonical::canonical;
+use crate::core::mcp::input_required::are_input_responses;
 use crate::core::mcp::version::Era;
 use crate::crypto::seal::Sealer;
 use crate::telemetry::error::internal_error;
@@ -51,7 +51,7 @@ impl ClientInput {
             ));
         }
         let responses = params.input_responses;
-        if !responses.is_none_or(is_object_of_objects) {
+        if !responses.is_none_or(are_input_responses) {
             return Err(RpcError::wrong_params(
                 "inputResponses must be an object of objects",
             ));
@@ -265,24 +265,10 @@ fn json_text(text: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(json).ok()
 }
 
-fn is_object_of_objects(responses: &RawValue) -> bool {
-    !is_deep(responses.get().as_bytes())
-        && Members::parse(responses.get()).is_some_and(|members| {
-            let mut values = members.0.iter();
-            values.all(|(_, value)| value.get().starts_with('{'))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::keyring::{SecretsKey, new_record, open_keyring};
-
-    fn sealer() -> Sealer {
-        let key = SecretsKey::new("a key for tests".into());
-        let record = new_record(&key).expect("a record");
-        open_keyring(&record, &key, &[]).expect("a keyring").0
-    }
+    use crate::http::mcp::testing::sealer;
 
     #[test]
     fn a_state_is_valid_for_its_request_until_it_expires() {
@@ -301,14 +287,5 @@ mod tests {
             let changed = String::from_utf8(changed).expect("UTF-8");
             assert_eq!(opened(&changed, "a", 1000), None, "{index}");
         }
-    }
-
-    #[test]
-    fn responses_are_an_object_of_objects() {
-        let accepted = |text: &str| {
-            is_object_of_objects(&RawValue::from_string(text.to_owned()).expect("JSON"))
-        };
-        assert!(accepted("{}") && accepted(r#"{"a":{"action":"accept"}}"#));
-        assert!(!accepted("[]") && !accepted(r#"{"a":1}"#) && !accepted("null"));
     }
 }

@@ -41,6 +41,8 @@ pub(super) mod state;
 mod stream;
 mod streams;
 mod subscribe;
+#[cfg(test)]
+mod testing;
 mod url_error;
 mod watch_table;
 mod watched;

@@ -142,13 +142,7 @@ mod tests {
 
     use super::*;
     use crate::core::ids::WorkerId;
-    use crate::crypto::keyring::{SecretsKey, new_record, open_keyring};
-
-    fn sealer() -> Sealer {
-        let key = SecretsKey::new("a key for tests".into());
-        let record = new_record(&key).expect("a record");
-        open_keyring(&record, &key, &[]).expect("a keyring").0
-    }
+    use crate::http::mcp::testing::sealer;
 
     fn address() -> RequestAddress {
         RequestAddress {

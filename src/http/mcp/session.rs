@@ -117,18 +117,12 @@ fn signed_text(content: &[u8], user: &UserName, route: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::keyring::{SecretsKey, new_record, open_keyring};
+    use crate::http::mcp::testing::sealer;
 
     const NOW: u64 = 1_700_000_000;
 
     fn user(name: &str) -> UserName {
         name.parse().expect("a name")
-    }
-
-    fn sealer() -> Sealer {
-        let key = SecretsKey::new("a key for tests".into());
-        let record = new_record(&key).expect("a record");
-        open_keyring(&record, &key, &[]).expect("a keyring").0
     }
 
     fn session() -> Session {
