@@ -136,13 +136,9 @@ impl Drop for AskingSessions {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.has_stopped = true;
-        let tasks = state
-            .sessions
-            .iter_mut()
-            .filter_map(|it| it.listener.take());
-        let tasks: Vec<_> = tasks.collect();
-        for task in tasks.into_iter().chain(state.closer.take()) {
-            task.abort();
+        state.sessions.clear();
+        if let Some(closer) = state.closer.take() {
+            closer.abort();
         }
     }
 }
@@ -256,6 +252,18 @@ impl AskingSession {
     fn is_unused(&self) -> bool {
         Arc::strong_count(&self.uses) == 1
     }
+
+    fn stop_listening(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.abort();
+        }
+    }
+}
+
+impl Drop for AskingSession {
+    fn drop(&mut self) {
+        self.stop_listening();
+    }
 }
 
 /// Closes idle sessions until the connection is dropped.
@@ -283,10 +291,8 @@ async fn open(
     Ok(session)
 }
 
-async fn end(entry: AskingSession) {
-    if let Some(listener) = entry.listener {
-        listener.abort();
-    }
+async fn end(mut entry: AskingSession) {
+    entry.stop_listening();
     entry.session.mark_lost("it was not used any more");
     let context = entry.session.context();
     if context.has_session() {
@@ -357,6 +363,30 @@ mod tests {
             .collect();
         assert_eq!(open.len(), MAX_SESSIONS);
         assert!(open.contains(&16) && !open.contains(&2), "{open:?}");
+    }
+
+    #[tokio::test]
+    async fn the_stream_of_a_lost_session_ends_with_it() {
+        let server = ScriptedServer::start(|request| {
+            (request.method() == "GET").then(ScriptedResponse::hanging)
+        })
+        .await;
+        let sink = Arc::<RecordingSink>::default();
+        let asking = AskingSessions::new(server.transport(sink), true);
+        let lost = asking.get(set(1)).await.expect("a session").session;
+        while server.count("GET") == 0 {
+            tokio::task::yield_now().await;
+        }
+        lost.mark_lost("a test");
+        asking.get(set(1)).await.expect("another session");
+        // The list of sessions and the listener had the other references.
+        let ended = async {
+            while Arc::strong_count(&lost) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        ended.expect("the listener has ended");
     }
 
     #[tokio::test]
