@@ -18,6 +18,7 @@ mod interim_relay;
 mod job_consumer;
 mod job_stream;
 mod pending_ask;
+mod sender_watch;
 mod subjects;
 mod subscription;
 mod wire;

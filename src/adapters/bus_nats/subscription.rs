@@ -17,6 +17,7 @@ use super::clock_skew::SenderClocks;
 use super::inbox::Inbox;
 use super::interim_relay::InterimRelay;
 use super::pending_ask::SILENCE;
+use super::sender_watch::SenderWatch;
 use super::wire::{AskSender, ReceivedAsk};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
@@ -237,7 +238,7 @@ impl AskServer {
         outcome
     }
 
-    /// Executes an ask until its time is over, and sends signs of life while it works.
+    /// Executes an ask until its time is over or its sender is dead, and sends signs of life while it works.
     async fn execute(
         &self,
         ReceivedAsk { mut ask, chunked }: ReceivedAsk,
@@ -257,6 +258,7 @@ impl AskServer {
         };
         tokio::pin!(work);
         let mut sign = monotonic() + FIRST_SIGN;
+        let mut watch = SenderWatch::new(&self.inbox);
         loop {
             // One timer serves both limits, because most asks end before it fires.
             let next = if sender.wants_signs {
@@ -267,10 +269,12 @@ impl AskServer {
             match timeout_at(next, &mut work).await {
                 Ok(outcome) => return Some(outcome),
                 Err(_) if next == until => return None,
-                Err(_) => self
-                    .inbox
-                    .connection
-                    .send_to(sender.reply.clone(), wire::working),
+                // A dead sender needs no result. Dropping the work cancels it, as a cancellation does.
+                Err(_) => {
+                    let report = watch.next_report()?;
+                    let connection = &self.inbox.connection;
+                    connection.send_to(sender.reply.clone(), |to| wire::working(to, report));
+                }
             }
             sign += NEXT_SIGN;
         }

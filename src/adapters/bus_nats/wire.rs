@@ -351,8 +351,12 @@ pub(super) fn busy(to: Subject) -> OutboundMessage {
     status_message(to, "busy")
 }
 
-pub(super) fn working(to: Subject) -> OutboundMessage {
-    status_message(to, "working")
+/// Returns a sign of life. If nobody subscribes to the sender's inbox any more, the NATS server reports that to `report`.
+pub(super) fn working(to: Subject, report: Subject) -> OutboundMessage {
+    OutboundMessage {
+        reply: Some(report),
+        ..status_message(to, "working")
+    }
 }
 
 /// Returns a message before the reply.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::asking::{Session, text};
 use super::client::Messages;
@@ -77,13 +77,44 @@ async fn a_question_of_a_killed_worker_ends_soon_and_its_call_may_have_run() {
         // The session goes on with the next worker.
         app.add("worker");
         wait_until("the next worker runs calls", async || {
-            let params = json!({ "name": "test_simple_text", "arguments": {} });
-            let called = session.0.legacy("tools/call", params).await;
-            called.body["result"]["isError"] == false
+            simple_text(&session).await["result"]["isError"] == false
         })
         .await;
         let arguments = json!({ "message": "Who are you?" });
         let (result, _) = answered(&session, "test_elicitation", arguments).await;
         assert!(text(&result).contains("action: accept"), "{result}");
     }
+}
+
+/// An embedded program has no facade that can be killed alone.
+#[tokio::test]
+async fn a_question_of_a_killed_facade_ends_and_frees_the_permit_of_its_user() {
+    for kind in KINDS {
+        let mut app = App::distributed(1, &[("MAX_CALLS_PER_USER", "1")]);
+        let second = app.add("api");
+        let _suite = register_suite(&app, kind).await;
+        let session = Session::begin(&app, PATH, "ana").await;
+        let _stream = open_question(&session).await;
+        let other = Session(
+            session
+                .0
+                .moved(&format!("{}{PATH}", app.processes[second].url)),
+        );
+        let refused = simple_text(&other).await;
+        assert_eq!(refused["error"]["data"]["code"], "unavailable", "{refused}");
+
+        app.processes[0].kill();
+        let killed = Instant::now();
+        wait_until("the user's next call gets the permit", async || {
+            simple_text(&other).await["result"]["isError"] == false
+        })
+        .await;
+        eprintln!("the permit is free {:?} after the kill", killed.elapsed());
+    }
+}
+
+/// Calls a tool that asks nothing, and returns the response.
+async fn simple_text(session: &Session) -> Value {
+    let params = json!({ "name": "test_simple_text", "arguments": {} });
+    session.0.legacy("tools/call", params).await.body
 }

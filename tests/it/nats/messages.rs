@@ -1,10 +1,12 @@
 //! Large bodies, invalid messages and hints between processes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use super::{
 };
 use crate::bus_contract::ask;
 use crate::harness::PATIENCE;
+use crate::wait::wait_until;
 use mcp_api::adapters::bus_nats::NatsOptions;
 use mcp_api::core::command::Area;
 use mcp_api::core::failure::{Code, Failure};
@@ -275,4 +278,60 @@ async fn a_hint_reaches_every_other_process_once() {
         let hint = hint.expect("in time").expect("a hint");
         assert!(format!("{hint:?}").starts_with(expected), "{hint:?}");
     }
+}
+
+/// Sends an ask with signs of life whose reply goes to an inbox, and returns the subscription of the inbox.
+async fn ask_with_signs(client: &async_nats::Client, prefix: &str) -> async_nats::Subscriber {
+    let inbox = client.new_inbox();
+    let replies = client.subscribe(inbox.clone()).await.expect("an inbox");
+    let headers: HeaderMap = [("Mcp-Working", "1"), ("Mcp-Time-Left", "600000")]
+        .into_iter()
+        .map(|(name, value)| (name.parse().expect("a name"), value.into()))
+        .collect();
+    let subject = format!("{prefix}.ask.servers.delete");
+    let sent = client.publish_with_reply_and_headers(subject, inbox, headers, "{}".into());
+    sent.await.expect("sent");
+    client.flush().await.expect("flushed");
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_for_a_dead_sender_ends_and_the_work_for_others_goes_on() {
+    let options = shared_options();
+    let worker = connect(&options).await;
+    let hang = Hang::default();
+    let _subscription = worker.subscribe(SERVERS, Arc::new(hang.clone()));
+    wait_until_served(&connect(&options).await, SERVERS).await;
+    let (begun, dropped) = (&hang.0, &hang.1);
+    let [living, dead] = [0, 1].map(|_| async_nats::connect(&options.urls[0]));
+    let (living, dead) = (
+        living.await.expect("a client"),
+        dead.await.expect("a client"),
+    );
+    wait_until("the asks that found the target have ended", async || {
+        dropped.load(Ordering::SeqCst) == begun.load(Ordering::SeqCst)
+    })
+    .await;
+    let before = dropped.load(Ordering::SeqCst);
+    let mut replies = ask_with_signs(&living, &options.prefix).await;
+    let of_dead = ask_with_signs(&dead, &options.prefix).await;
+    wait_until("both asks have begun", async || {
+        begun.load(Ordering::SeqCst) == before + 2
+    })
+    .await;
+    drop(of_dead);
+    drop(dead);
+    wait_until("the work for the dead sender has ended", async || {
+        dropped.load(Ordering::SeqCst) == before + 1
+    })
+    .await;
+    // The living sender hears more signs than those that a dead sender misses.
+    for _ in 0..8 {
+        let sign = tokio::time::timeout(PATIENCE, replies.next()).await;
+        let sign = sign.expect("in time").expect("a sign");
+        let headers = sign.headers.expect("headers");
+        let status = headers.get("Mcp-Status").expect("a status");
+        assert_eq!(status.as_str(), "working");
+    }
+    assert_eq!(dropped.load(Ordering::SeqCst), before + 1);
 }

@@ -60,15 +60,24 @@ impl AskHandler for Echo {
     }
 }
 
-/// Starts to handle an ask and never ends. It counts the asks.
+/// Starts to handle an ask and never ends. It counts the asks, and those that were dropped.
 #[derive(Clone, Default)]
-struct Hang(Arc<AtomicUsize>);
+struct Hang(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
 #[async_trait]
 impl AskHandler for Hang {
     async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        let _dropped = CountOnDrop(self.1.clone());
         std::future::pending().await
+    }
+}
+
+struct CountOnDrop(Arc<AtomicUsize>);
+
+impl Drop for CountOnDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
