@@ -66,7 +66,7 @@ type Found = BTreeMap<Check, String>;
 #[tokio::test]
 async fn a_server_with_a_command() {
     let mut app = Deployment::start().await;
-    app.kinds = &["a command", "sessions"];
+    app.kinds = &["a command"];
     let suite = json!({
         "name": "suite", "command": remote::installed("python/bin/python"),
         "args": ["-u", fixture("mcp_suite.py")],

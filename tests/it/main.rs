@@ -18,6 +18,7 @@ mod boot;
 mod bus_contract;
 mod callers;
 mod chaos;
+mod child_protocols;
 mod cluster;
 mod command_line;
 mod command_line_completions;

@@ -11,9 +11,11 @@ use super::frame::{RequestFrame, RequestParams};
 use super::host::{ClientAsker, LogListener, NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
 use super::pause::CallPause;
+use super::request_meta::child_meta;
 use super::resource_watch::ResourceWatch;
 use crate::core::failure::Failure;
 use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::version::Era;
 use crate::time::clock::monotonic;
 
 /// The parts that every transport needs.
@@ -67,7 +69,7 @@ impl ProgressEffects {
         })
     }
 
-    #[cfg(test)]
+    /// Returns the effects that only inform a listener.
     pub fn of_listener(listener: Arc<dyn ProgressListener>) -> Self {
         Self {
             restart: None,
@@ -144,20 +146,25 @@ impl From<&str> for ConnectError {
     }
 }
 
-/// Calls a tool over a mux.
-pub async fn call_over(mux: &Arc<Mux>, call: UserRequest<'_>) -> Result<Bytes, CallError> {
+/// Sends a request of a user over a mux to a server of this era.
+pub async fn call_over(
+    mux: &Arc<Mux>,
+    era: Era,
+    call: UserRequest<'_>,
+) -> Result<Bytes, CallError> {
     let progress = ProgressEffects::new(&call);
     let mut request = mux
         .register(progress.clone())
         .map_err(|Closed| CallError::Closed { begun: false })?;
+    let meta = child_meta(era, call.capabilities);
     let frame = RequestFrame {
         id: request.id,
         method: call.method,
         params: call.params,
-        more: "",
+        more: call.input,
         progress: progress.is_some(),
         traceparent: call.traceparent,
-        meta: "",
+        meta: &meta,
         client_meta: call.meta,
     };
     let exchange = async {

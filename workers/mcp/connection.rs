@@ -75,7 +75,8 @@ impl Connection {
     pub fn is_modern(&self) -> bool {
         match self {
             Self::Http(http) => http.is_modern(),
-            Self::Stdio(_) | Self::Sse(_) => false,
+            Self::Stdio(stdio) => stdio.is_modern(),
+            Self::Sse(_) => false,
         }
     }
 

@@ -60,13 +60,17 @@ pub trait NotificationSink: Send + Sync {
     /// The server sent a notification that another part of it has changed.
     fn changed(&self, part: ChangedPart);
 
+    /// The process was started a second time, because it did not answer the first request of the client. The lines of the
+    /// first process do not explain how the second one ends.
+    fn started_again(&self);
+
     /// Redacts a line and stores it.
     fn log(&self, source: LogSource, text: LogText<'_>);
 
     /// Returns the first `limit` bytes of a text of the server, redacted, for an error message.
     fn excerpt(&self, text: &[u8], limit: usize) -> String;
 
-    /// Records how a server behind a URL speaks MCP. The connection counts as open only afterwards.
+    /// Records how a server speaks MCP. The connection counts as open only afterwards.
     async fn protocol_detected(&self, mode: ProtocolMode);
 }
 
@@ -258,6 +262,8 @@ pub mod tests {
         fn changed(&self, part: ChangedPart) {
             self.changes.lock().push(part);
         }
+
+        fn started_again(&self) {}
 
         fn log(&self, source: LogSource, text: LogText<'_>) {
             let text = match text {

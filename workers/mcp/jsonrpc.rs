@@ -145,6 +145,13 @@ pub fn progress_token(params: &RawValue) -> Option<u64> {
         .and_then(|progress| request_id(progress.token))
 }
 
+/// Returns the id of the request whose stream a notification belongs to.
+pub fn subscription_id(params: &RawValue) -> Option<u64> {
+    let params = Members::parse(params.get())?;
+    let meta = Members::parse(params.get("_meta")?.get())?;
+    request_id(meta.get("io.modelcontextprotocol/subscriptionId")?)
+}
+
 /// Returns all integers that stand at a key `"id"` in text that is no valid JSON.
 pub fn scan_ids(bytes: &[u8]) -> Vec<u64> {
     const KEY: &[u8] = br#""id""#;

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
+use super::frame::method_not_found;
 use super::host::{LogSource, LogText, NotificationSink};
-use super::jsonrpc::{RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice};
+use super::jsonrpc::{
+    RpcMessage, note, notify, progress_token, request_id, scan_ids, subscription_id, subslice,
+};
 use super::mux::{FIRST_REQUEST_ID, Mux, RpcReply};
 use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
 
@@ -102,6 +105,13 @@ impl LineReader {
                     self.mux.progress(id, params);
                 }
             }
+            ("notifications/subscriptions/acknowledged", None) => {
+                if let Some(params) = message.params
+                    && let Some(id) = subscription_id(params)
+                {
+                    self.mux.progress(id, params);
+                }
+            }
             (_, None) => notify(&*self.sink, method, message.params),
             (_, Some(_)) => self.pass_to_rmcp(bytes),
         }
@@ -140,9 +150,22 @@ impl LineReader {
                 &*self.sink,
                 "the server sent too many requests at once; the client dropped one",
             ),
+            Err(RmcpRefusal::Gone) => self.refuse(bytes),
             Err(RmcpRefusal::Unreadable(_)) => {
                 self.note("sent a reply to no request of the client", bytes);
             }
+        }
+    }
+
+    /// Answers a request of a server without sessions, which may send none (MCP 2026-07-28).
+    fn refuse(&self, bytes: &[u8]) {
+        let message = serde_json::from_slice::<RpcMessage>(bytes);
+        let id = message.ok().and_then(|message| {
+            let is_request = message.method.is_some();
+            message.id.filter(|_| is_request)
+        });
+        if let Some(id) = id {
+            self.mux.try_send(method_not_found(id));
         }
     }
 

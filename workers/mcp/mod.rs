@@ -15,6 +15,7 @@ pub mod jsonrpc;
 pub mod line_reader;
 pub mod mux;
 pub mod pause;
+pub mod request_meta;
 pub mod resource_watch;
 pub mod rmcp_bridge;
 mod stderr;

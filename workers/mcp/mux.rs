@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::call::ProgressEffects;
-use super::frame::{Frame, cancelled};
+use super::frame::{Frame, cancelled, request};
 
 /// Bytes of frames that wait for the server to read. A call beyond the limit waits within its own timeout.
 pub const QUEUE_LIMIT: usize = 32 << 20;
@@ -56,7 +56,21 @@ struct State {
     closed: bool,
     close_reason: Option<String>,
     calls: HashMap<u64, PendingCall>,
+    /// The number of `calls` that are streams.
+    streams: usize,
     queue: VecDeque<QueueEntry>,
+}
+
+impl State {
+    fn remove(&mut self, id: u64) -> Option<PendingCall> {
+        let removed = self.calls.remove(&id);
+        self.streams -= usize::from(removed.as_ref().is_some_and(|call| call.is_stream));
+        removed
+    }
+
+    fn is_idle(&self) -> bool {
+        self.calls.len() == self.streams
+    }
 }
 
 enum QueueEntry {
@@ -70,6 +84,8 @@ struct PendingCall {
     progress: Option<ProgressEffects>,
     frame: Option<QueuedFrame>,
     written: bool,
+    /// The request stays open for notifications, and is no call.
+    is_stream: bool,
 }
 
 /// A frame and its space in the queue.
@@ -106,6 +122,25 @@ impl Mux {
         self: &Arc<Self>,
         progress: Option<ProgressEffects>,
     ) -> Result<PendingRequest, Closed> {
+        self.add(progress, false)
+    }
+
+    /// Reserves an id for a request that stays open for notifications. It does not count as a call.
+    ///
+    /// # Errors
+    /// Fails if the connection has ended.
+    pub fn register_stream(
+        self: &Arc<Self>,
+        progress: ProgressEffects,
+    ) -> Result<PendingRequest, Closed> {
+        self.add(Some(progress), true)
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        progress: Option<ProgressEffects>,
+        is_stream: bool,
+    ) -> Result<PendingRequest, Closed> {
         let (reply, receiver) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock();
@@ -117,8 +152,10 @@ impl Mux {
             progress,
             frame: None,
             written: false,
+            is_stream,
         };
         state.calls.insert(id, call);
+        state.streams += usize::from(is_stream);
         drop(state);
         Ok(PendingRequest {
             mux: self.clone(),
@@ -126,6 +163,18 @@ impl Mux {
             reply: receiver,
             ended: false,
         })
+    }
+
+    /// Sends a request without secrets, and waits for its reply.
+    ///
+    /// # Errors
+    /// Fails if the connection ends.
+    pub async fn request(self: &Arc<Self>, method: &str, params: &str) -> Result<RpcReply, Closed> {
+        let mut pending = self.register(None)?;
+        let frame = request(pending.id, method, params);
+        let space = pending.reserve(frame.bytes.len()).await?;
+        pending.send(frame, space)?;
+        pending.reply().await
     }
 
     /// Waits for space in the queue.
@@ -138,6 +187,16 @@ impl Mux {
     pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
         let space = self.reserve(frame.bytes.len()).await?;
         self.enqueue(frame, space)
+    }
+
+    /// Queues a frame that belongs to no request, if the queue has space. A server that does not read fills the queue, and
+    /// does not read this frame either.
+    pub fn try_send(&self, frame: Frame) {
+        let space = self.space.clone();
+        if let Ok(space) = space.try_acquire_many_owned(permits_for(frame.bytes.len())) {
+            // After the end nobody reads the frame.
+            let _ = self.enqueue(frame, QueueSpace(space));
+        }
     }
 
     fn enqueue(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
@@ -218,8 +277,8 @@ impl Mux {
 
     fn remove(&self, id: u64) -> Option<PendingCall> {
         let mut state = self.state.lock();
-        let removed = state.calls.remove(&id);
-        let is_idle = state.calls.is_empty();
+        let removed = state.remove(id);
+        let is_idle = state.is_idle();
         drop(state);
         if is_idle {
             self.idle.notify_waiters();
@@ -227,21 +286,24 @@ impl Mux {
         removed
     }
 
-    /// Waits until no request waits for a reply.
+    /// Waits until no call waits for a reply.
     pub async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.state.lock().calls.is_empty() {
+            if self.state.lock().is_idle() {
                 return;
             }
             idle.await;
         }
     }
 
-    /// Returns the only request that waits for a reply, if exactly one waits.
+    /// Returns the only call that waits for a reply, if exactly one waits.
     pub fn only_waiting(&self) -> Option<u64> {
         let state = self.state.lock();
-        let mut waiting = state.calls.iter().filter(|(_, call)| call.written);
+        let mut waiting = state
+            .calls
+            .iter()
+            .filter(|(_, call)| call.written && !call.is_stream);
         let first = waiting.next().map(|(id, _)| *id);
         first.filter(|_| waiting.next().is_none())
     }
@@ -272,6 +334,7 @@ impl Mux {
         state.closed = true;
         state.close_reason.get_or_insert_with(|| reason.into());
         let calls = std::mem::take(&mut state.calls);
+        state.streams = 0;
         let queue = std::mem::take(&mut state.queue);
         drop(state);
         drop(calls);
@@ -296,15 +359,16 @@ impl Mux {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// Returns the number of requests that wait for a reply.
+    /// Returns the number of calls that wait for a reply.
     pub fn calls(&self) -> usize {
-        self.state.lock().calls.len()
+        let state = self.state.lock();
+        state.calls.len() - state.streams
     }
 
     /// Removes a request that is dropped before its reply.
     fn abandon(&self, id: u64) {
         let mut state = self.state.lock();
-        let call = state.calls.remove(&id);
+        let call = state.remove(id);
         if state.queue.len() > state.calls.len() + ENDED_ENTRIES {
             let State { calls, queue, .. } = &mut *state;
             queue.retain(|entry| match entry {
@@ -312,22 +376,13 @@ impl Mux {
                 QueueEntry::Message(_) => true,
             });
         }
-        let is_idle = state.calls.is_empty();
+        let is_idle = state.is_idle();
         drop(state);
         if is_idle {
             self.idle.notify_waiters();
         }
-        if !call.is_some_and(|call| call.written) {
-            return;
-        }
-        let frame = cancelled(id, "the caller no longer waits for the result");
-        // If the queue is full, the server does not read, and it would not read the cancellation either.
-        if let Ok(space) = self
-            .space
-            .clone()
-            .try_acquire_many_owned(permits_for(frame.bytes.len()))
-        {
-            let _ = self.enqueue(frame, QueueSpace(space));
+        if call.is_some_and(|call| call.written) {
+            self.try_send(cancelled(id, "the caller no longer waits for the result"));
         }
     }
 }

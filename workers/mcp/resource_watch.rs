@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::frame::request;
 use super::host::NotificationSink;
 use super::jsonrpc::note;
-use super::mux::{Closed, Mux};
+use super::mux::Mux;
 use super::tool_list::method_result;
 use crate::core::json_object::ObjectWriter;
 use crate::core::model::upstream_change::is_part_of;
@@ -141,14 +140,10 @@ pub async fn subscribe_over(
 }
 
 async fn request_over(mux: &Arc<Mux>, change: &SubscriptionChange) -> Result<(), String> {
-    let ended = |Closed| "the connection has ended".to_owned();
     let exchange = async {
-        let mut pending = mux.register(None).map_err(ended)?;
         let params = format!("{{{}}}", change.members());
-        let frame = request(pending.id, change.method, &params);
-        let space = pending.reserve(frame.bytes.len()).await.map_err(ended)?;
-        pending.send(frame, space).map_err(ended)?;
-        let reply = pending.reply().await.map_err(ended)?;
+        let reply = mux.request(change.method, &params).await;
+        let reply = reply.map_err(|ended| ended.to_string())?;
         method_result(change.method, reply).map_err(|error| error.to_string())?;
         Ok(())
     };

@@ -14,6 +14,7 @@ use rmcp::transport::Transport;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::frame::plain;
 use super::jsonrpc::{RpcError, RpcMessage};
@@ -46,6 +47,8 @@ pub enum RmcpRefusal {
     Unreadable(#[source] serde_json::Error),
     #[error("too many messages wait for rmcp or for the server")]
     Full,
+    #[error("the server has no session that rmcp serves")]
+    Gone,
 }
 
 /// Returns the two ends of a bridge.
@@ -157,10 +160,15 @@ impl RmcpInbox {
         ) {
             self.waiting.lock().take();
         }
-        if !self.mux.has_space() || self.sender.try_send(message).is_err() {
+        if !self.mux.has_space() {
             return Err(RmcpRefusal::Full);
         }
-        Ok(())
+        self.sender
+            .try_send(message)
+            .map_err(|refused| match refused {
+                TrySendError::Full(_) => RmcpRefusal::Full,
+                TrySendError::Closed(_) => RmcpRefusal::Gone,
+            })
     }
 }
 

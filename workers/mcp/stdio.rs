@@ -1,28 +1,34 @@
 //! A server that is a child process: its process, its session and its calls.
 
+mod listen;
+mod opening;
+
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rmcp::model::ClientConfig;
-use rmcp::service::{RoleClient, RunningService};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use self::listen::listen;
+use self::opening::{FirstRequest, OpenError, Opened, Opening};
 use super::call::{CallError, ClientOptions, ConnectError, UserRequest, call_over};
 use super::handshake::Handshake;
 use super::host::NotificationSink;
+use super::jsonrpc::note;
 use super::line_reader::LineReader;
 use super::mux::Mux;
 use super::resource_watch::subscribe_over;
-use super::rmcp_bridge::{client_config, new_bridge};
+use super::rmcp_bridge::new_bridge;
 use super::stderr::read_stderr;
 use super::tool_list::list_over;
 use super::writer::write_all;
+use crate::core::mcp::version::Era;
+use crate::core::model::remote::ProtocolMode;
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
 use crate::workers::guard;
@@ -44,6 +50,8 @@ pub struct StdioTarget<'a> {
     pub ttl: Duration,
     /// A child that reads nothing for this time is closed.
     pub stall_limit: Duration,
+    /// How the server spoke when it was started last.
+    pub protocol: Option<ProtocolMode>,
     /// Kept until the connection is dropped, for example the files of a package.
     pub resources: Option<Box<dyn Send + Sync>>,
 }
@@ -56,9 +64,7 @@ pub struct StdioConnection {
     tasks: Vec<JoinHandle<()>>,
     /// Cancelled when the standard error has ended and all its lines were logged.
     stderr_drained: CancellationToken,
-    /// Answers requests of the server.
-    _session: RunningService<RoleClient, ClientConfig>,
-    initialize: Arc<OnceLock<Bytes>>,
+    opened: Opened,
     result_limit: usize,
     pub started_at: u64,
     _resources: Option<Box<dyn Send + Sync>>,
@@ -73,76 +79,54 @@ struct StartingChild {
     stderr_drained: CancellationToken,
 }
 
+/// A child that has listed its tools.
+struct StartedChild {
+    child: StartingChild,
+    opened: Opened,
+    tools: Tools,
+    started_at: u64,
+}
+
 impl StdioConnection {
-    /// Starts the child, opens the session and lists the tools. Dropping the future kills the child.
+    /// Starts the child, opens the session and lists the tools. If the first request was not the right one for the child,
+    /// a second child gets the other one. Dropping the future kills the child.
     pub async fn connect(
-        target: StdioTarget<'_>,
+        mut target: StdioTarget<'_>,
         options: ClientOptions,
     ) -> Result<(Self, Tools), ConnectError> {
-        let ClientOptions {
-            sink,
-            watch,
-            result_limit,
-        } = options;
-        let started_at = now_ms();
-        let env = target.env.iter();
-        let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
-        let secret_env = target.secret_env.iter();
-        let secret_env = secret_env.map(|(name, value)| (name.as_str(), value.as_str()));
-        let env = env.chain(secret_env);
-        let child = guard::spawn(target.command, target.args, env, target.ttl)
-            .map_err(|error| format!("it cannot be started: {error}"))?;
-        target.children.add(&child.process);
-        let mux = Mux::new();
-        let (bridge, rmcp) = new_bridge(mux.clone());
-        let initialize = rmcp.initialize_result();
-        let reader = LineReader {
-            mux: mux.clone(),
-            sink: sink.clone(),
-            result_limit,
-            rmcp,
+        let resources = target.resources.take();
+        let first = FirstRequest::for_known(target.protocol);
+        let started = match StartedChild::start(&target, &options, first).await {
+            Err(OpenError::WrongFirstRequest(reason)) => {
+                let text = format!("it is started again with another first request: {reason}");
+                note(&*options.sink, &text);
+                options.sink.started_again();
+                StartedChild::start(&target, &options, first.other()).await
+            }
+            started => started,
         };
-        let mut starting = StartingChild::new(child, reader, target.stall_limit);
-        let opened = async {
-            let session = rmcp::serve_client(client_config(), bridge)
-                .await
-                .map_err(|error| error.to_string())?;
-            let tools = list_over(&mux, &*sink, result_limit)
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok::<_, String>((session, tools))
-        };
-        let (session, tools) = match opened.await {
-            Ok(opened) => opened,
-            Err(reason) => return Err(starting.connect_error(reason).await),
-        };
-        let subscribing = subscribe_over(mux.clone(), sink.clone(), watch);
-        starting.tasks.push(tokio::spawn(subscribing));
-        let connection = Self {
-            mux,
-            sink,
-            process: Mutex::new(starting.process.take()),
-            tasks: std::mem::take(&mut starting.tasks),
-            stderr_drained: starting.stderr_drained.clone(),
-            _session: session,
-            initialize,
-            result_limit,
-            started_at,
-            _resources: target.resources,
-        };
+        let started = started.map_err(|error| error.to_string())?;
+        options.sink.protocol_detected(started.mode()).await;
+        let (connection, tools) = started.into_connection(options, resources);
         Ok((connection, tools))
     }
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
-        Ok(list_over(&self.mux, &*self.sink, self.result_limit).await?)
+        let era = self.opened.era();
+        Ok(list_over(&self.mux, era, &*self.sink, self.result_limit).await?)
     }
 
     pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
-        call_over(&self.mux, call).await
+        call_over(&self.mux, self.opened.era(), call).await
     }
 
     pub fn handshake(&self) -> Option<Handshake> {
-        self.initialize.get().cloned().map(Handshake::Initialize)
+        self.opened.handshake()
+    }
+
+    /// Whether the server speaks 2026-07-28. Its results may ask for input.
+    pub fn is_modern(&self) -> bool {
+        self.opened.era() == Era::Modern
     }
 
     pub fn is_closed(&self) -> bool {
@@ -202,6 +186,101 @@ impl Drop for StdioConnection {
     }
 }
 
+impl StartedChild {
+    /// Starts a child, sends it the first request, opens a session if the child has sessions, and lists the tools.
+    async fn start(
+        target: &StdioTarget<'_>,
+        options: &ClientOptions,
+        first: FirstRequest,
+    ) -> Result<Self, OpenError> {
+        let started_at = now_ms();
+        let child = spawn(target).map_err(OpenError::Failed)?;
+        let mux = Mux::new();
+        let (bridge, rmcp) = new_bridge(mux.clone());
+        let opening = Opening {
+            mux: mux.clone(),
+            bridge,
+            initialize: rmcp.initialize_result(),
+        };
+        let reader = LineReader {
+            mux: mux.clone(),
+            sink: options.sink.clone(),
+            result_limit: options.result_limit,
+            rmcp,
+        };
+        let mut child = StartingChild::new(child, reader, target.stall_limit);
+        let opened = match opening.open(first).await {
+            Ok(opened) => opened,
+            Err(error) => return Err(child.open_error(error).await),
+        };
+        let sink = &*options.sink;
+        match list_over(&mux, opened.era(), sink, options.result_limit).await {
+            Ok(tools) => Ok(Self {
+                child,
+                opened,
+                tools,
+                started_at,
+            }),
+            Err(error) => Err(child.open_error(OpenError::Failed(error.to_string())).await),
+        }
+    }
+
+    fn mode(&self) -> ProtocolMode {
+        match self.opened.era() {
+            Era::Modern => ProtocolMode::Stateless,
+            Era::Legacy => ProtocolMode::Session,
+        }
+    }
+
+    /// Begins to follow the changes that the server reports.
+    fn into_connection(
+        self,
+        options: ClientOptions,
+        resources: Option<Box<dyn Send + Sync>>,
+    ) -> (StdioConnection, Tools) {
+        let mut child = self.child;
+        let ClientOptions {
+            sink,
+            watch,
+            result_limit,
+        } = options;
+        let mux = child.mux.clone();
+        child.tasks.push(match self.opened.era() {
+            Era::Modern => tokio::spawn(listen(mux.clone(), watch)),
+            Era::Legacy => tokio::spawn(subscribe_over(mux.clone(), sink.clone(), watch)),
+        });
+        let connection = StdioConnection {
+            mux,
+            sink,
+            process: Mutex::new(child.process.take()),
+            tasks: std::mem::take(&mut child.tasks),
+            stderr_drained: child.stderr_drained.clone(),
+            opened: self.opened,
+            result_limit,
+            started_at: self.started_at,
+            _resources: resources,
+        };
+        (connection, self.tools)
+    }
+}
+
+/// Starts the process of a server under a guard.
+fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> {
+    let env = target.env.iter();
+    let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
+    let secret_env = target.secret_env.iter();
+    let secret_env = secret_env.map(|(name, value)| (name.as_str(), value.as_str()));
+    let child = guard::spawn(
+        target.command,
+        target.args,
+        env.chain(secret_env),
+        target.ttl,
+    )
+    .map_err(|error| format!("it cannot be started: {error}"))?;
+    target.children.add(&child.process);
+    Ok(child)
+}
+
 impl StartingChild {
     /// Starts the tasks that read and write the pipes of a child.
     fn new(child: guard::GuardedChild, reader: LineReader, stall_limit: Duration) -> Self {
@@ -225,22 +304,44 @@ impl StartingChild {
         }
     }
 
-    /// Returns why the child did not open a session: its exit status if it has ended, otherwise `reason`.
-    async fn connect_error(&mut self, reason: String) -> ConnectError {
-        let not_opened = format!("its session was not opened: {reason}");
-        if !self.mux.is_closed() {
-            return not_opened.into();
+    /// Returns why the child did not open a session, and stops it before another child is started.
+    async fn open_error(&mut self, error: OpenError) -> OpenError {
+        let error = self.explain(error).await;
+        if let (OpenError::WrongFirstRequest(_), Some(process)) = (&error, self.process.take()) {
+            // The next child may need what this one holds.
+            self.mux.close("it was stopped");
+            process.stop().await;
         }
-        let Some(process) = &mut self.process else {
-            return not_opened.into();
-        };
-        match tokio::time::timeout(EXIT_WAIT, process.ended()).await {
-            Ok(Ok(status)) => {
-                wait_for_stderr(&self.stderr_drained).await;
-                start_exit_reason(status).into()
+        error
+    }
+
+    /// Replaces the reason by the exit status of a child that has ended. A program that cannot be run needs no second start.
+    async fn explain(&mut self, error: OpenError) -> OpenError {
+        let ended = match &mut self.process {
+            Some(process) if self.mux.is_closed() => {
+                tokio::time::timeout(EXIT_WAIT, process.ended()).await
             }
-            Ok(Err(_)) | Err(_) => not_opened.into(),
+            _ => return not_opened(error),
+        };
+        let Ok(Ok(status)) = ended else {
+            return not_opened(error);
+        };
+        wait_for_stderr(&self.stderr_drained).await;
+        let reason = start_exit_reason(status);
+        match error {
+            OpenError::WrongFirstRequest(_) if status.code() != Some(127) => {
+                OpenError::WrongFirstRequest(reason)
+            }
+            _ => OpenError::Failed(reason),
         }
+    }
+}
+
+fn not_opened(error: OpenError) -> OpenError {
+    let text = |reason| format!("its session was not opened: {reason}");
+    match error {
+        OpenError::WrongFirstRequest(reason) => OpenError::WrongFirstRequest(text(reason)),
+        OpenError::Failed(reason) => OpenError::Failed(text(reason)),
     }
 }
 

@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::call::ConnectError;
-use super::frame::request;
 use super::host::NotificationSink;
 use super::jsonrpc::{RpcError, note, null_as_default};
 use super::mux::{Closed, Mux, RpcReply};
+use super::request_meta;
+use crate::core::mcp::version::Era;
 use crate::core::model::tool::{Tool, Tools};
 
 /// The largest number of pages.
@@ -160,6 +161,7 @@ impl ToolListPager {
 /// Lists all tools over a mux.
 pub async fn list_over(
     mux: &Arc<Mux>,
+    era: Era,
     sink: &dyn NotificationSink,
     limit: usize,
 ) -> Result<Tools, ToolListError> {
@@ -167,11 +169,8 @@ pub async fn list_over(
     let ended = |Closed| ToolListError::Ended { method: METHOD };
     let mut pager = ToolListPager::new(limit);
     while let Some(params) = pager.next_params() {
-        let mut pending = mux.register(None).map_err(ended)?;
-        let frame = request(pending.id, METHOD, &format!("{{{params}}}"));
-        let space = pending.reserve(frame.bytes.len()).await.map_err(ended)?;
-        pending.send(frame, space).map_err(ended)?;
-        let reply = pending.reply().await.map_err(ended)?;
+        let params = request_meta::params(era, &params);
+        let reply = mux.request(METHOD, &params).await.map_err(ended)?;
         pager.add_page(method_result(METHOD, reply)?)?;
     }
     Ok(pager.finish(sink))

@@ -101,6 +101,7 @@ pub async fn open_connection(
                 children: &deps.child,
                 ttl: deps.ttl,
                 stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
+                protocol: server.protocol,
                 resources: Some(Box::new((package, secrets.redaction))),
             };
             Connection::connect_stdio(target, options).await
@@ -194,6 +195,13 @@ fn masked(redactor: &Redactor, text: LogText<'_>) -> String {
 impl NotificationSink for ServerSink {
     fn tools_changed(&self) {
         self.tools_changed.notify_one();
+    }
+
+    fn started_again(&self) {
+        self.log_buffer.begin_run();
+        if let Some(own) = &self.own_lines {
+            own.buffer.begin_run();
+        }
     }
 
     fn changed(&self, part: ChangedPart) {

@@ -43,6 +43,8 @@ struct NumberedLine {
 /// The first output lines of a run, and the lines that name a variable.
 #[derive(Default)]
 struct RunHead {
+    /// The number of the first line of the run.
+    start: u64,
     first: Vec<(u64, String)>,
     naming: Vec<(u64, String)>,
 }
@@ -61,9 +63,12 @@ impl Lines {
         self.shown.push_back(NumberedLine { number, line });
     }
 
-    fn last_output(&self, since_ms: u64) -> Vec<&NumberedLine> {
+    /// Returns the last output lines since a moment, from a line on.
+    fn last_output(&self, since_ms: u64, first: u64) -> Vec<&NumberedLine> {
         let output = self.shown.iter().rev();
-        let output = output.filter(|shown| is_output(&shown.line) && shown.line.at >= since_ms);
+        let output = output.filter(|shown| {
+            is_output(&shown.line) && shown.line.at >= since_ms && shown.number >= first
+        });
         let mut tail: Vec<_> = output.take(TAIL).collect();
         tail.reverse();
         tail
@@ -115,13 +120,17 @@ impl LogBuffer {
 
     /// Begins a run of the program: its first lines are kept until the next run.
     pub fn begin_run(&self) {
-        self.0.lock().head = RunHead::default();
+        let mut lines = self.0.lock();
+        lines.head = RunHead {
+            start: lines.next,
+            ..RunHead::default()
+        };
     }
 
     /// Returns the last output lines since a moment in milliseconds since 1970, for the `details` of an error.
     pub fn output_since(&self, since_ms: u64) -> Option<String> {
         let lines = self.0.lock();
-        let tail = lines.last_output(since_ms).into_iter();
+        let tail = lines.last_output(since_ms, 0).into_iter();
         let tail: Vec<_> = tail.map(|shown| shown.line.text.as_str()).collect();
         (!tail.is_empty()).then(|| tail.join("\n"))
     }
@@ -134,7 +143,7 @@ impl LogBuffer {
         let mut chosen: Vec<(u64, &str)> = head
             .map(|(number, text)| (*number, text.as_str()))
             .collect();
-        let tail = lines.last_output(since_ms).into_iter();
+        let tail = lines.last_output(since_ms, lines.head.start).into_iter();
         chosen.extend(tail.map(|shown| (shown.number, shown.line.text.as_str())));
         chosen.sort_unstable();
         chosen.dedup();
@@ -260,6 +269,19 @@ mod tests {
         );
         assert_eq!(lines.last(), Some(&"    at frame 499"));
         assert_eq!(lines.len(), HEAD + 3 + TAIL);
+    }
+
+    #[test]
+    fn details_of_a_second_process_leave_out_the_first() {
+        let log_buffer = LogBuffer::default();
+        log_buffer.push("stderr", "the first process");
+        log_buffer.begin_run();
+        assert_eq!(log_buffer.output_of_run(0), None);
+        log_buffer.push("stderr", "the second process");
+        let details = log_buffer.output_of_run(0);
+        assert_eq!(details.as_deref(), Some("the second process"));
+        let since = log_buffer.output_since(0).expect("lines");
+        assert_eq!(since, "the first process\nthe second process");
     }
 
     #[test]

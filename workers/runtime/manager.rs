@@ -20,6 +20,7 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
+use crate::core::decide::remote::ConnectionTarget;
 use crate::core::ids::{LeaseId, Position, ServerId, ValueId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::UserName;
@@ -209,7 +210,7 @@ impl ServerManager {
         }
     }
 
-    /// Returns the stored state of a server behind a URL, or of one user's connection to it.
+    /// Returns the stored state of a server, or of one user's connection to it.
     pub fn memory(
         &self,
         server: &Server,
@@ -222,7 +223,7 @@ impl ServerManager {
             grants: self.grants.clone(),
             server: server.id,
             user,
-            url: server.remote().map_or("", |remote| &remote.url).into(),
+            target: ConnectionTarget::current(server),
             session_id: handle.session_id.clone(),
             stored: Arc::default(),
             lease: handle.lease.clone(),

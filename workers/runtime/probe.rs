@@ -9,6 +9,7 @@ use super::manager::ServerManager;
 use super::remote_state::RemoteState;
 use super::start::not_ready;
 use crate::core::catalog::server::Server;
+use crate::core::decide::remote::ConnectionTarget;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::PackageHandle;
 
@@ -42,7 +43,7 @@ pub async fn probe_server(
             grants: manager.grants.clone(),
             server: server.id,
             user: None,
-            url: "".into(),
+            target: ConnectionTarget::current(server),
             session_id: Arc::default(),
             stored: Arc::default(),
             // A probe records nothing.

@@ -1,4 +1,4 @@
-//! The stored state of a server behind a URL: its protocol mode, and its session, whose id is sealed in the Vault.
+//! The stored state of a server: its protocol mode, and the session behind a URL, whose id is sealed in the Vault.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::lease::LocalLease;
-use crate::core::decide::remote::{RemoteFinding, record_finding};
+use crate::core::decide::remote::{ConnectionTarget, RemoteFinding, record_finding};
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
@@ -19,7 +19,7 @@ use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::{SealedStore, session_context};
 
-/// The stored state of one server at one URL, or of the connection of one user to it.
+/// The stored state of one server, or of the connection of one user to it.
 #[derive(Clone)]
 pub struct RemoteState {
     pub sealed_store: SealedStore,
@@ -28,7 +28,7 @@ pub struct RemoteState {
     pub server: ServerId,
     /// The user of the connection, if the user has a grant. The session of such a connection is not stored.
     pub user: Option<UserName>,
-    pub url: Arc<str>,
+    pub target: ConnectionTarget,
     /// The id of the session, for the replies of the API.
     pub session_id: Arc<ArcSwapOption<String>>,
     /// The sealed value of the stored session.
@@ -70,7 +70,7 @@ impl RemoteState {
     /// Records a finding about the server if the catalog does not have it.
     pub async fn found(&self, found: RemoteFinding) {
         let server = self.server;
-        let url = self.url.clone();
+        let target = self.target.clone();
         let lease = self.lease.clone();
         let token = lease.fencing_token();
         let id = CommandId(Uuid::now_v7());
@@ -78,7 +78,7 @@ impl RemoteState {
             if !lease.is_held() {
                 return Ok(vec![]);
             }
-            Ok(record_finding(catalog, server, &url, found, token))
+            Ok(record_finding(catalog, server, &target, found, token))
         });
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "cannot record a finding about a server");

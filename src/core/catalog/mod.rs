@@ -381,6 +381,7 @@ impl Catalog {
         self.servers_changed = position;
     }
 
+    /// Changes the package of a server. Another version may speak another protocol.
     fn change_package(
         &mut self,
         id: ServerId,
@@ -388,6 +389,7 @@ impl Catalog {
     ) {
         self.restart(id, |server| {
             server.package = change(server.package.as_deref()).map(Arc::new);
+            server.protocol = None;
         });
     }
 }
@@ -402,8 +404,8 @@ fn described(event: &ServerDescribed) -> ServerDescription {
     }
 }
 
-/// Replaces the configuration. Another URL ends the session, because it belongs to the old URL. Another origin ends
-/// the grants, because tokens stay with their origin.
+/// Replaces the configuration. Another URL ends the session, because it belongs to the old URL. Another URL or another
+/// command may speak another protocol. Another origin ends the grants, because tokens stay with their origin.
 fn replace_config(server: &mut Server, config: &ServerConfig) {
     let previous_config = std::mem::replace(&mut server.config, config.clone().into());
     let previous = previous_config.remote();
@@ -411,14 +413,22 @@ fn replace_config(server: &mut Server, config: &ServerConfig) {
     let has_new_url = current.map(|remote| &remote.url) != previous.map(|remote| &remote.url);
     let has_new_origin = current.map(Remote::origin) != previous.map(Remote::origin);
     if has_new_url {
-        server.protocol = None;
         server.session = None;
+    }
+    if has_new_url || has_new_command(&previous_config, &server.config) {
+        server.protocol = None;
     }
     if has_new_origin {
         server.grant = None;
         server.user_grants = HashMap::new();
     }
     forget_sent_values(server, &previous_config, has_new_origin);
+}
+
+/// Whether a child process starts in another way.
+fn has_new_command(previous: &ServerConfig, current: &ServerConfig) -> bool {
+    let is_child = current.remote().is_none();
+    is_child && current.transport != previous.transport
 }
 
 /// Removes the values that requests carry in their headers and URLs, if they would reach another origin, or if no request

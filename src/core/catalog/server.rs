@@ -26,7 +26,7 @@ pub struct Server {
     pub tools: Tools,
     /// The description that the server gave of itself, once a worker has recorded it.
     pub description: Option<Arc<ServerDescription>>,
-    /// The protocol mode of a server behind a URL, once a worker has detected it.
+    /// The protocol mode of the server, once a worker has detected it.
     pub protocol: Option<ProtocolMode>,
     /// The id of the sealed session in the Vault.
     pub session: Option<ValueId>,

@@ -1,10 +1,30 @@
-//! The decisions about findings of a connection to a server behind a URL.
+//! The decisions about findings of a connection to a server.
+
+use std::sync::Arc;
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::event::{Event, ServerProtocolDetected, ServerSessionEnded, ServerSessionOpened};
-use crate::core::ids::{ServerId, ValueId};
+use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::remote::ProtocolMode;
+
+/// The server to which a connection was made. A finding about it does not hold for a changed server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionTarget {
+    Url(Arc<str>),
+    /// A child process, and the position of the last change of the server that its start knew.
+    Child(Position),
+}
+
+impl ConnectionTarget {
+    /// Returns the target of a connection that starts now.
+    pub fn current(server: &Server) -> Self {
+        match server.remote() {
+            Some(remote) => Self::Url(remote.url.as_str().into()),
+            None => Self::Child(server.changed),
+        }
+    }
+}
 
 /// A finding of a connection. The worker that runs the connection decides it, so no bus carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,20 +36,19 @@ pub enum RemoteFinding {
     NoSession(ValueId),
 }
 
-/// Records a finding of a connection to `url`. Returns no event if the server is gone, has another URL or is recorded
-/// with this finding already, or if a later owner of the server than the one with `fencing_token` has recorded a finding.
+/// Records a finding of a connection. Returns no event if the server is gone, has changed or is recorded with this finding
+/// already, or if a later owner of the server than the one with `fencing_token` has recorded a finding.
 pub fn record_finding(
     catalog: &Catalog,
     server: ServerId,
-    url: &str,
+    target: &ConnectionTarget,
     finding: RemoteFinding,
     fencing_token: Option<u64>,
 ) -> Vec<Event> {
     let Some(server) = catalog.server_by_id(server) else {
         return vec![];
     };
-    let is_other_url = server.remote().is_none_or(|remote| remote.url != url);
-    if is_other_url || server.has_later_owner(fencing_token) {
+    if ConnectionTarget::current(server) != *target || server.has_later_owner(fencing_token) {
         return vec![];
     }
     match finding {
@@ -79,6 +98,8 @@ mod tests {
     use super::*;
     use crate::core::decide::testing::given;
     use crate::core::decide::testing::samples::*;
+    use crate::core::event::{PackageInstalled, ServerDisabled, ServerUpdated};
+    use crate::core::model::server::ServerConfig;
 
     fn detected(protocol: ProtocolMode) -> Event {
         ServerProtocolDetected {
@@ -110,13 +131,23 @@ mod tests {
         .into()
     }
 
+    fn at_url() -> ConnectionTarget {
+        ConnectionTarget::Url(URL.into())
+    }
+
     fn record(catalog: &Catalog, finding: RemoteFinding) -> Vec<Event> {
-        record_finding(catalog, server_id("memory"), URL, finding, None)
+        record_finding(catalog, server_id("memory"), &at_url(), finding, None)
     }
 
     /// Records a finding of the owner with this fencing token.
     fn record_as(catalog: &Catalog, finding: RemoteFinding, token: u64) -> Vec<Event> {
-        record_finding(catalog, server_id("memory"), URL, finding, Some(token))
+        record_finding(
+            catalog,
+            server_id("memory"),
+            &at_url(),
+            finding,
+            Some(token),
+        )
     }
 
     #[test]
@@ -173,6 +204,60 @@ mod tests {
         given([server_registered("memory")])
             .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
             .then_nothing();
+    }
+
+    #[test]
+    fn a_finding_about_a_child_holds_until_the_server_changes() {
+        let finding = RemoteFinding::Protocol(ProtocolMode::Stateless);
+        let catalog = given([server_registered("memory")]).catalog;
+        let server = catalog
+            .server_by_id(server_id("memory"))
+            .expect("registered");
+        let target = ConnectionTarget::current(server);
+        let record = |catalog: &Catalog| {
+            record_finding(catalog, server_id("memory"), &target, finding, None)
+        };
+        assert_eq!(record(&catalog), [detected(ProtocolMode::Stateless)]);
+        let disabled = ServerDisabled {
+            server: server_id("memory"),
+            name: name("memory"),
+        };
+        let changed = given([server_registered("memory"), disabled.into()]).catalog;
+        assert!(record(&changed).is_empty());
+    }
+
+    #[test]
+    fn another_command_or_package_version_forgets_the_protocol() {
+        let updated = |config| {
+            let event = ServerUpdated {
+                server: server_id("memory"),
+                name: name("memory"),
+                config,
+            };
+            Event::from(event)
+        };
+        let with_timeout = ServerConfig {
+            tool_timeout: Some(1000),
+            ..stdio_config("npx")
+        };
+        let installed = PackageInstalled {
+            server: server_id("memory"),
+            name: name("memory"),
+            package: package("1.0.0"),
+            at: 5,
+        };
+        for (change, is_known) in [
+            (updated(with_timeout), true),
+            (updated(stdio_config("node")), false),
+            (installed.into(), false),
+        ] {
+            let shown = format!("{change:?}");
+            let known = [server_registered("memory"), detected(ProtocolMode::Session)];
+            let catalog = given(known.into_iter().chain([change])).catalog;
+            let server = catalog.server_by_id(server_id("memory"));
+            let protocol = server.expect("registered").protocol;
+            assert_eq!(protocol.is_some(), is_known, "{shown}");
+        }
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub struct ServerDescribed {
     pub fencing_token: Option<u64>,
 }
 
-/// The protocol mode of a server behind a URL has changed.
+/// The protocol mode of a server was detected, or has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerProtocolDetected {
     pub server: ServerId,

@@ -105,15 +105,16 @@ impl Default for ReconnectionOptions {
     }
 }
 
-/// The way in which a server behind a URL speaks MCP. The log stores it, so that the next start does not probe again.
+/// The way in which a server speaks MCP. The log stores it, so that the next start does not probe again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProtocolMode {
     /// 2026-07-28 and later: `server/discover`, no session.
     Stateless,
-    /// 2025-03-26 to 2025-11-25: `initialize`, and a session if the server opens one.
+    /// `initialize`, and a session if a server behind a URL opens one. Behind a URL: 2025-03-26 to 2025-11-25. A child
+    /// process: 2024-11-05 to 2025-11-25.
     Session,
-    /// 2024-11-05: an event stream, and an endpoint for requests.
+    /// 2024-11-05 behind a URL: an event stream, and an endpoint for requests.
     Sse,
 }
 

@@ -401,7 +401,7 @@ fn declares_resources(server: &Server) -> bool {
     description.is_some_and(|description| description.declares("resources"))
 }
 
-/// Returns the era of a server's results. A child process speaks a legacy revision.
+/// Returns the era of a server's results.
 pub(super) fn upstream_era(server: &Server) -> Era {
     match server.protocol {
         Some(ProtocolMode::Stateless) => Era::Modern,

@@ -7,6 +7,7 @@ use super::{delete_secret, pid_for, register, until_ended};
 use crate::harness::{App, answer};
 use crate::mcp_endpoint::client::{FIXTURE, McpClient, Messages, text_of};
 use crate::processes::{idle, under_way};
+use crate::wait::wait_until;
 
 /// Two facades and two workers, and the URL of the second facade.
 async fn two_of_each() -> (App, String) {
@@ -67,8 +68,12 @@ async fn a_stream_ends_with_its_value_and_the_next_call_is_refused() {
     let mut messages = Messages::open(client.modern_request("tools/call", params)).await;
     under_way(pid, 1).await;
     delete_secret(&app, "ana", "KEY").await;
-    let refused = answer(request(&app, &other, "echo", json!({}))).await;
-    refused.fails(401, "credential_required");
+    // The worker of the server hears of the deletion a moment later.
+    wait_until("the next call is refused", async || {
+        let refused = answer(request(&app, &other, "echo", json!({}))).await;
+        refused.status == 401 && refused.body["code"] == "credential_required"
+    })
+    .await;
     let mut last = Value::Null;
     while let Some(message) = messages.next().await {
         last = message;

@@ -14,27 +14,32 @@ use crate::remote::{Kind, Real, installed, register};
 /// The table. `docs/mcp-endpoint.md` gives the reasons for its refusals. server-everything asks for roots outside of a call,
 /// on a stream that the program does not open.
 const TABLE: &str = "
-client             server      list   call   progress  cancel  elicit    sample   roots    read   prompt  complete
-typescript-1       command     works  works  works     works   declined  refused  none     works  works   works
-typescript-1       sessions    works  works  works     works   works     works    works    works  works   works
-typescript-1       2026-07-28  works  works  works     works   works     works    works    works  works   works
-typescript-1       everything  works  works  works     works   works     works    none     works  works   works
-typescript-2       command     works  works  works     works   declined  refused  none     works  works   works
-typescript-2       sessions    works  works  works     works   works     works    works    works  works   works
-typescript-2       2026-07-28  works  works  works     works   works     works    works    works  works   works
-typescript-2       everything  works  works  works     works   works     works    none     works  works   works
-typescript-2/2026  command     works  works  works     works   declined  refused  none     works  works   works
-typescript-2/2026  sessions    works  works  works     works   declined  refused  none     works  works   works
-typescript-2/2026  2026-07-28  works  works  works     works   works     works    works    works  works   works
-typescript-2/2026  everything  works  works  works     works   unknown   unknown  unknown  works  works   works
-python             command     works  works  works     works   declined  refused  none     works  works   works
-python             sessions    works  works  works     works   works     works    works    works  works   works
-python             2026-07-28  works  works  works     works   works     works    works    works  works   works
-python             everything  works  works  works     works   works     works    none     works  works   works
-python/2026        command     works  works  works     works   declined  refused  none     works  works   works
-python/2026        sessions    works  works  works     works   declined  refused  none     works  works   works
-python/2026        2026-07-28  works  works  works     works   works     works    works    works  works   works
-python/2026        everything  works  works  works     works   unknown   unknown  unknown  works  works   works
+client            server       list   call   progress  cancel  elicit    sample   roots    read   prompt  complete
+typescript-1      command      works  works  works     works   declined  refused  none     works  works   works
+typescript-1      command-2026 works  works  works     works   works     works    works    works  works   works
+typescript-1      sessions     works  works  works     works   works     works    works    works  works   works
+typescript-1      2026-07-28   works  works  works     works   works     works    works    works  works   works
+typescript-1      everything   works  works  works     works   works     works    none     works  works   works
+typescript-2      command      works  works  works     works   declined  refused  none     works  works   works
+typescript-2      command-2026 works  works  works     works   works     works    works    works  works   works
+typescript-2      sessions     works  works  works     works   works     works    works    works  works   works
+typescript-2      2026-07-28   works  works  works     works   works     works    works    works  works   works
+typescript-2      everything   works  works  works     works   works     works    none     works  works   works
+typescript-2/2026 command      works  works  works     works   declined  refused  none     works  works   works
+typescript-2/2026 command-2026 works  works  works     works   works     works    works    works  works   works
+typescript-2/2026 sessions     works  works  works     works   declined  refused  none     works  works   works
+typescript-2/2026 2026-07-28   works  works  works     works   works     works    works    works  works   works
+typescript-2/2026 everything   works  works  works     works   unknown   unknown  unknown  works  works   works
+python            command      works  works  works     works   declined  refused  none     works  works   works
+python            command-2026 works  works  works     works   works     works    works    works  works   works
+python            sessions     works  works  works     works   works     works    works    works  works   works
+python            2026-07-28   works  works  works     works   works     works    works    works  works   works
+python            everything   works  works  works     works   works     works    none     works  works   works
+python/2026       command      works  works  works     works   declined  refused  none     works  works   works
+python/2026       command-2026 works  works  works     works   works     works    works    works  works   works
+python/2026       sessions     works  works  works     works   declined  refused  none     works  works   works
+python/2026       2026-07-28   works  works  works     works   works     works    works    works  works   works
+python/2026       everything   works  works  works     works   unknown   unknown  unknown  works  works   works
 ";
 
 /// The words of the table for refusals, and the exact text that a client finds.
@@ -160,8 +165,9 @@ struct Server {
     texts: [&'static str; STEPS.len()],
 }
 
-const SERVERS: [Server; 4] = [
+const SERVERS: [Server; 5] = [
     suite("command"),
+    suite("command-2026"),
     suite("sessions"),
     suite("2026-07-28"),
     Server {
@@ -257,11 +263,13 @@ fn in_one_form(line: &str) -> String {
 }
 
 async fn start_servers(deployment: &Deployment) -> Vec<Real> {
-    let command = json!({
-        "name": "command", "command": installed("python/bin/python"),
-        "args": ["-u", fixture("mcp_suite.py")],
-    });
-    deployment.app.post("/mcp/servers", command).await.ok();
+    for (name, revisions) in [("command", &["sessions"][..]), ("command-2026", &[])] {
+        let suite = fixture("mcp_suite.py");
+        let args = [&["-u", &suite], revisions].concat();
+        let python = installed("python/bin/python");
+        let command = json!({ "name": name, "command": python, "args": args });
+        deployment.app.post("/mcp/servers", command).await.ok();
+    }
     let kinds = [
         ("sessions", Kind::SuiteWithSessions),
         ("2026-07-28", Kind::Suite),

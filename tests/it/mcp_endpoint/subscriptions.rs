@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::changes::{listen, register_stdio};
 use super::client::{FIXTURE, McpClient, Messages, error_code, result, text_of};
-use crate::harness::{App, PATIENCE, answer};
+use crate::harness::{App, PATIENCE, answer, fixture};
 use crate::remote::{Kind, Real, connected};
 use crate::wait::wait_until;
 
@@ -217,7 +217,8 @@ async fn a_session_may_subscribe_at_another_facade_and_before_its_stream_opens()
 async fn a_process_of_one_user_updates_the_resources_of_this_user_alone() {
     let app = App::start();
     let credentials = json!([{ "name": "KEY", "in": "env", "required": true }]);
-    register_stdio(&app, json!({ "credentials": credentials })).await;
+    let args = json!([fixture("mcp_suite.py"), "sessions"]);
+    register_stdio(&app, json!({ "credentials": credentials, "args": args })).await;
     let mut streams = vec![];
     for user in ["ana", "ben"] {
         app.set_secret(user, "suite", "KEY", &format!("of-{user}"))

@@ -16,6 +16,7 @@ use super::endpoint::{EndpointUrl, HttpRequest, RedactionGuards, SendError};
 use super::protocol::ProtocolContext;
 use super::sse::{SseError, SseReader};
 use super::transport::{HttpTransport, TransportError};
+use crate::core::mcp::version::Era;
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::call::{CallError, ConnectError, UserRequest, call_over};
 use crate::workers::mcp::frame::Frame;
@@ -95,7 +96,7 @@ impl HttpSseConnection {
             .map_err(|error| {
                 format!("its session was not opened: {}", reason(error.to_string()))
             })?;
-        let tools = list_over(&mux, &*transport.sink, transport.result_limit)
+        let tools = list_over(&mux, Era::Legacy, &*transport.sink, transport.result_limit)
             .await
             .map_err(|error| reason(error.to_string()))?;
         let subscribing = subscribe_over(mux.clone(), transport.sink.clone(), watch.clone());
@@ -111,14 +112,14 @@ impl HttpSseConnection {
     }
 
     pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
-        call_over(&self.mux, call).await
+        call_over(&self.mux, Era::Legacy, call).await
     }
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
         let HttpTransport {
             sink, result_limit, ..
         } = &*self.transport;
-        Ok(list_over(&self.mux, &**sink, *result_limit).await?)
+        Ok(list_over(&self.mux, Era::Legacy, &**sink, *result_limit).await?)
     }
 
     pub fn handshake(&self) -> Option<Handshake> {

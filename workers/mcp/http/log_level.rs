@@ -10,6 +10,7 @@ use crate::core::json_object::Members;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::log_level::{LogLevel, WantedLog};
 use crate::workers::mcp::jsonrpc::note;
+use crate::workers::mcp::request_meta::with_log_level;
 
 /// The longest time for the request. The call goes on afterwards.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -83,12 +84,7 @@ pub(super) fn call_meta(
 ) -> Cow<'static, str> {
     let meta = context.meta(capabilities);
     match wanted.filter(|_| context.stateless) {
-        Some(wanted) => {
-            let level = wanted.level().as_str();
-            Cow::Owned(format!(
-                r#"{meta},"io.modelcontextprotocol/logLevel":"{level}""#
-            ))
-        }
+        Some(wanted) => Cow::Owned(with_log_level(&meta, wanted.level())),
         None => meta,
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::endpoint::{HttpRequest, RedactionGuards};
@@ -13,9 +12,9 @@ use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::sse::SseReader;
 use super::transport::TransportError;
-use crate::core::json_object::ObjectWriter;
 use crate::time::clock::monotonic;
 use crate::workers::mcp::jsonrpc::note;
+use crate::workers::mcp::request_meta::{LISTEN, listen_members};
 use crate::workers::mcp::resource_watch::{ResourceWatch, WatchedUris};
 
 /// A stream that lasted for this time was no failed attempt.
@@ -257,19 +256,8 @@ async fn subscribe(
     context: &ProtocolContext,
     uris: &WatchedUris,
 ) -> Result<(SseReader, RedactionGuards), TransportError> {
-    let mut wanted = ObjectWriter::with_capacity(128);
-    for list in [
-        "toolsListChanged",
-        "promptsListChanged",
-        "resourcesListChanged",
-    ] {
-        wanted.raw(list, "true");
-    }
-    if !uris.is_empty() {
-        wanted.raw("resourceSubscriptions", &json!(**uris).to_string());
-    }
-    let params = context.params(&format!(r#""notifications":{}"#, wanted.finish()));
-    let request = session.message("subscriptions/listen", &params);
+    let params = context.params(&listen_members(uris));
+    let request = session.message(LISTEN, &params);
     let transport = &session.transport;
     let message = HttpRequest {
         method: Method::POST,

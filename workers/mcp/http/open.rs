@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::Value;
 
-use super::protocol::{NEWEST_WITH_SESSION, ProtocolContext, STATELESS, WITH_SESSION};
+use super::protocol::{NEWEST_WITH_SESSION, ProtocolContext, WITH_SESSION};
 use super::session::HttpSession;
 use super::transport::{Received, TransportError};
 use crate::core::model::remote::StoredSession;
@@ -14,12 +14,13 @@ use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::jsonrpc::RpcError;
 use crate::workers::mcp::mux::RpcReply;
+use crate::workers::mcp::request_meta::{
+    DISCOVER, STATELESS, UNSUPPORTED_VERSION, contains_stateless,
+};
 use crate::workers::mcp::tool_list::method_result;
 
 /// Codes that only servers of 2026-07-28 use.
 const STATELESS_CODES: std::ops::RangeInclusive<i64> = -32099..=-32020;
-/// The server speaks none of the requested versions.
-const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// A session that was just opened.
 pub struct OpenedSession {
@@ -107,7 +108,7 @@ impl HttpSession {
     /// Asks whether the server speaks without sessions.
     pub async fn discover(self: &Arc<Self>) -> Result<ProtocolContext, OpenError> {
         let context = ProtocolContext::stateless();
-        let request = self.message("server/discover", &context.params(""));
+        let request = self.message(DISCOVER, &context.params(""));
         let received = match self.transport.send_request(&context, &request).await {
             Err(
                 error @ (TransportError::Unreachable(_)
@@ -189,12 +190,6 @@ fn initialize_refusal(status: StatusCode, error: &[u8]) -> OpenError {
         return OpenError::OtherMode(reason);
     }
     failed(reason)
-}
-
-fn contains_stateless(versions: &Value) -> bool {
-    versions
-        .as_array()
-        .is_some_and(|versions| versions.iter().any(|version| version == STATELESS))
 }
 
 fn failed(reason: impl Into<ConnectError>) -> OpenError {

@@ -7,10 +7,10 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::core::mcp::capabilities::ClientCapabilities;
+use crate::core::mcp::version::Era;
 use crate::core::model::remote::StoredSession;
+use crate::workers::mcp::request_meta::{self, STATELESS};
 
-/// The version without sessions.
-pub(super) const STATELESS: &str = "2026-07-28";
 /// The newest version with sessions.
 pub(super) const NEWEST_WITH_SESSION: &str = "2025-11-25";
 /// The versions that begin with `initialize`.
@@ -20,23 +20,6 @@ pub(super) const WITH_SESSION: [&str; 4] = [
     "2025-06-18",
     NEWEST_WITH_SESSION,
 ];
-
-macro_rules! meta {
-    ($capabilities:literal) => {
-        concat!(
-            r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
-            r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-api","version":""#,
-            env!("CARGO_PKG_VERSION"),
-            r#""},"io.modelcontextprotocol/clientCapabilities":"#,
-            $capabilities
-        )
-    };
-}
-
-/// The members of `_meta` in every request without a session that declares no capabilities.
-const META: &str = meta!("{}");
-/// The same members up to the object of the capabilities.
-const META_START: &str = meta!("");
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -101,23 +84,23 @@ impl ProtocolContext {
         self.base.contains_key(SESSION_ID)
     }
 
-    /// Returns the members of `_meta` in a request for a client with these capabilities. A session has declared its
-    /// capabilities when it was opened.
-    pub fn meta(&self, capabilities: ClientCapabilities) -> Cow<'static, str> {
-        match (self.stateless, capabilities.is_empty()) {
-            (false, _) => Cow::Borrowed(""),
-            (true, true) => Cow::Borrowed(META),
-            (true, false) => Cow::Owned(format!("{META_START}{}", capabilities.declaration())),
+    /// Returns the era of the protocol version.
+    pub fn era(&self) -> Era {
+        if self.stateless {
+            Era::Modern
+        } else {
+            Era::Legacy
         }
+    }
+
+    /// Returns the members of `_meta` in a request for a client with these capabilities.
+    pub fn meta(&self, capabilities: ClientCapabilities) -> Cow<'static, str> {
+        request_meta::meta(self.era(), capabilities)
     }
 
     /// Returns the `params` of a request from its members.
     pub fn params(&self, members: &str) -> String {
-        match (self.stateless, members.is_empty()) {
-            (false, _) => format!("{{{members}}}"),
-            (true, true) => format!(r#"{{"_meta":{{{META}}}}}"#),
-            (true, false) => format!(r#"{{{members},"_meta":{{{META}}}}}"#),
-        }
+        request_meta::params(self.era(), members)
     }
 
     /// Returns the headers of a message.

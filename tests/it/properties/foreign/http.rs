@@ -107,6 +107,8 @@ struct Nothing;
 #[async_trait::async_trait]
 impl NotificationSink for Nothing {
     fn tools_changed(&self) {}
+    fn started_again(&self) {}
+
     fn changed(&self, _: ChangedPart) {}
     fn log(&self, _: LogSource, _: LogText<'_>) {}
     fn excerpt(&self, text: &[u8], limit: usize) -> String {

@@ -42,6 +42,8 @@ struct BoundedSink;
 impl NotificationSink for BoundedSink {
     fn tools_changed(&self) {}
 
+    fn started_again(&self) {}
+
     fn changed(&self, _: ChangedPart) {}
 
     fn log(&self, _: LogSource, text: LogText<'_>) {
