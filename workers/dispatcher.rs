@@ -67,10 +67,18 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
             tools::call(context, ask).await
         }
+        // The boxes keep the future of a call small, because it is moved several times.
         SendRequest::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
-            requests::send(context, ask).await
+            Box::pin(requests::send(context, ask)).await
         }
+        _ => Box::pin(dispatch_other(context, ask)).await,
+    }
+}
+
+/// Handles an ask that sends no request of a user.
+async fn dispatch_other(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
+    match ask.command {
         // These asks are answered from memory or by one read, so they need no permit: a full worker still shows its
         // servers.
         ReadServerLogs::NAME => {
@@ -189,5 +197,22 @@ async fn dispatch_change(
             let sentence = format!("This worker does not know the command {unknown}");
             Err(Failure::unavailable(sentence).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<'a, F>(_: impl Fn(&'a Arc<Context>, Ask) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each call moves this future into a box of its own. With all commands inline it had 9.6 kB, and the copies and cache
+    /// misses took a tenth of the program's time.
+    #[test]
+    fn the_future_of_an_ask_stays_small() {
+        let size = size_of_future(dispatch);
+        assert!(size <= 3 * 1024, "{size}");
     }
 }

@@ -106,7 +106,7 @@ impl UpstreamCall<'_> {
                 log: self.log.clone(),
             };
             let connection = used.connection();
-            match connection.call(call).await {
+            match connection.call(&call).await {
                 Err(CallError::Closed { begun: false }) => {}
                 Err(error @ CallError::Closed { begun: true }) => {
                     // The last lines of the server belong into `details`.

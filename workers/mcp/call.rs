@@ -1,5 +1,6 @@
 //! Calls of tools: their input, their errors and their timeout, for every transport.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,9 +151,9 @@ impl From<&str> for ConnectError {
 pub async fn call_over(
     mux: &Arc<Mux>,
     era: Era,
-    call: UserRequest<'_>,
+    call: &UserRequest<'_>,
 ) -> Result<Bytes, CallError> {
-    let progress = ProgressEffects::new(&call);
+    let progress = ProgressEffects::new(call);
     let mut request = mux
         .register(progress.clone())
         .map_err(|Closed| CallError::Closed { begun: false })?;
@@ -176,7 +177,7 @@ pub async fn call_over(
             .await
             .map_err(|Closed| CallError::Closed { begun: true })
     };
-    within_timeout(exchange, progress.as_ref(), None, call.timeout)
+    within_timeout(pin!(exchange), progress.as_ref(), None, call.timeout)
         .await
         .and_then(call_result)
 }
@@ -191,9 +192,9 @@ pub fn call_result(reply: RpcReply) -> Result<Bytes, CallError> {
 }
 
 /// Runs `exchange` for at most `limit`. Each progress notification restarts the limit, if the call wants that. The limit
-/// pauses while the client is asked.
+/// pauses while the client is asked. `exchange` is pinned by the caller, so that the future of a call holds it once.
 pub async fn within_timeout<T>(
-    exchange: impl Future<Output = Result<T, CallError>>,
+    mut exchange: Pin<&mut impl Future<Output = Result<T, CallError>>>,
     progress: Option<&ProgressEffects>,
     asker: Option<&dyn ClientAsker>,
     limit: Duration,
@@ -206,14 +207,13 @@ pub async fn within_timeout<T>(
     }
     let pause = asker.map(ClientAsker::pause);
     let paused = || pause.map_or(Duration::ZERO, CallPause::total);
-    let mut exchange = std::pin::pin!(exchange);
     let mut start = monotonic();
     let mut paused_before = paused();
     loop {
         let is_paused = pause.is_some_and(CallPause::is_paused);
         let end = start + limit + (paused() - paused_before);
         tokio::select! {
-            done = &mut exchange => return done,
+            done = exchange.as_mut() => return done,
             () = notified(restart) => {
                 start = monotonic();
                 paused_before = paused();
@@ -279,7 +279,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(after)).await;
             Ok(())
         };
-        within_timeout(exchange, None, Some(&client), Duration::from_secs(10)).await
+        within_timeout(pin!(exchange), None, Some(&client), Duration::from_secs(10)).await
     }
 
     #[tokio::test(start_paused = true)]

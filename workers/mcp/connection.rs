@@ -45,11 +45,12 @@ impl Connection {
     }
 
     /// Calls a tool and returns the raw `CallToolResult`.
-    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
         match self {
             Self::Stdio(stdio) => stdio.call(call).await,
-            Self::Http(http) => http.call(call).await,
-            Self::Sse(sse) => sse.call(call).await,
+            // The boxes keep the future of a call to a child small, because it is moved several times.
+            Self::Http(http) => Box::pin(http.call(call)).await,
+            Self::Sse(sse) => Box::pin(sse.call(call)).await,
         }
     }
 

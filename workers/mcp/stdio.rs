@@ -116,7 +116,7 @@ impl StdioConnection {
         Ok(list_over(&self.mux, era, &*self.sink, self.result_limit).await?)
     }
 
-    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, self.opened.era(), call).await
     }
 

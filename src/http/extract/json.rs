@@ -8,6 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use serde::Deserialize;
@@ -28,7 +29,10 @@ impl FromRequest<Arc<ApiState>> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
-        Ok(Self(read_json(request, state.payload_limit()).await?))
+        let (Parts { headers, .. }, body) = request.into_parts();
+        Ok(Self(
+            read_json(&headers, body, state.payload_limit()).await?,
+        ))
     }
 }
 
@@ -43,7 +47,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
-        let bytes = read_json(request, state.payload_limit()).await?;
+        let (Parts { headers, .. }, body) = request.into_parts();
+        let bytes = read_json(&headers, body, state.payload_limit()).await?;
         let value = parse_json(&bytes)?;
         Ok(Self { value, bytes })
     }
@@ -78,9 +83,13 @@ fn has_body(headers: &HeaderMap) -> bool {
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large` above `limit` bytes, or `invalid_request` if the
 /// body ends early or takes longer than 30 seconds.
-pub(crate) async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    check_content_type(request.headers())?;
-    read_bytes(request, limit).await
+pub(crate) async fn read_json(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, Failure> {
+    check_content_type(headers)?;
+    read_announced(headers, body, limit).await
 }
 
 /// Reads a body.
@@ -88,14 +97,18 @@ pub(crate) async fn read_json(request: Request, limit: usize) -> Result<Bytes, F
 /// # Errors
 /// `payload_too_large` above `limit` bytes, or `invalid_request` if the body ends early or takes longer than 30 seconds.
 pub(crate) async fn read_bytes(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    let announced = request
-        .headers()
+    let (Parts { headers, .. }, body) = request.into_parts();
+    read_announced(&headers, body, limit).await
+}
+
+async fn read_announced(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(payload_too_large(limit));
     }
-    read_body(request.into_body(), limit).await
+    read_body(body, limit).await
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {

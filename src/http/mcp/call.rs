@@ -326,7 +326,8 @@ async fn execute(
         let host = exchange.host.clone();
         let failure = with_links(state, host, &server, &exchange.user, failure);
         let failure = url_error::for_client(failure, Some(client));
-        request = match (sign_in.step(&failure, &shape.scope()).await, again) {
+        let step = Box::pin(sign_in.step(&failure, &shape.scope())).await;
+        request = match (step, again) {
             (AccessStep::Retry, Some(again)) => again,
             (AccessStep::Ask(result), _) => return Outcome::Result(result),
             _ => return call_failure(&failure, shape.era).into(),

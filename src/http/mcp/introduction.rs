@@ -50,6 +50,12 @@ pub(super) async fn introduce_servers(
     {
         return;
     }
+    // The box keeps the future of other requests small.
+    Box::pin(introduce_all(exchange)).await;
+}
+
+/// Starts all servers that this user introduces.
+async fn introduce_all(exchange: &Arc<Exchange>) {
     let mut servers = exchange.visible_servers(&exchange.state.catalog());
     servers.retain(|server| {
         is_introduced_by(server, &exchange.user)

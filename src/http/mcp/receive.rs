@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::header::ALLOW;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -34,13 +35,14 @@ pub(super) async fn post(exchange: &Arc<Exchange>, request: Request) -> Response
         return not_acceptable();
     }
     let limit = exchange.state.payload_limit();
-    let headers = request.headers().clone();
-    let body = match read_json(request, limit).await {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let body = match read_json(&headers, body, limit).await {
         Ok(body) => body,
         Err(failure) => return ApiError(failure).into_response(),
     };
     if body.trim_ascii_start().starts_with(b"[") {
-        return post_array(exchange, &headers, &body).await;
+        // The box keeps the future of one message small.
+        return Box::pin(post_array(exchange, &headers, &body)).await;
     }
     match parse_message(&body) {
         Ok(message) => post_message(exchange, &headers, &body, &message).await,

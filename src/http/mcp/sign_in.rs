@@ -95,7 +95,7 @@ impl<'a> SignIn<'a> {
             .begin(&self.exchange.user);
         if is_accepted && waiting.is_some() {
             let limit = Duration::from_millis(self.server.config.tool_timeout_ms());
-            need.wait(self.exchange, self.server.id, limit).await;
+            Box::pin(need.wait(self.exchange, self.server.id, limit)).await;
         }
     }
 

@@ -38,7 +38,11 @@ pub(super) async fn handle_request(
     let origin = cross_origin(&state, &request);
     // The request must not be borrowed across an await, because its body is not `Sync`.
     let admission = match admit_request(&state, &request) {
-        Ok(admission) => finish_admission(&state, admission).await,
+        Ok(admission) => match admission.finished() {
+            Ok(caller) => Ok(caller),
+            // The box keeps the future of an ordinary request small.
+            Err(admission) => Box::pin(finish_admission(&state, admission)).await,
+        },
         Err(failure) => Err(failure),
     };
     let mut response = match admission {
@@ -94,6 +98,23 @@ struct Admission {
     /// A public path has no caller.
     authentication: Option<Authentication>,
     log_position: Option<HeaderValue>,
+}
+
+impl Admission {
+    /// Returns the caller if nothing is left to wait for.
+    fn finished(self) -> Result<Option<Arc<Caller>>, Self> {
+        match self {
+            Self {
+                authentication: Some(Authentication::Caller(caller)),
+                log_position: None,
+            } => Ok(Some(caller)),
+            Self {
+                authentication: None,
+                log_position: None,
+            } => Ok(None),
+            unfinished => Err(unfinished),
+        }
+    }
 }
 
 /// Verifies the JWT of a request, waits for the log position that the request names, and returns the caller.

@@ -86,7 +86,8 @@ pub(crate) async fn call(
             body,
             bytes: &bytes,
         };
-        return call_as_job(&state, &caller, prefer, &key, call).await;
+        // The box keeps the future of a call small, because it is moved several times.
+        return Box::pin(call_as_job(&state, &caller, prefer, &key, call)).await;
     }
     let raw = body.raw;
     let request = CommandRequest {

@@ -111,7 +111,7 @@ impl HttpSseConnection {
         Ok((connection, tools))
     }
 
-    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, Era::Legacy, call).await
     }
 

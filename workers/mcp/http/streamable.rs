@@ -1,5 +1,6 @@
 //! A connected Streamable HTTP server. Each call is an HTTP request of its own.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -56,15 +57,16 @@ impl StreamableHttpConnection {
         }
     }
 
-    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
         if self.is_closed() {
             return Err(CallError::Closed { begun: false });
         }
         let _running = RunningCall::new(self);
-        let progress = ProgressEffects::new(&call);
+        let progress = ProgressEffects::new(call);
         let asker = call.asker.as_ref();
         let exchange = self.session_for(asker);
-        let used = within_timeout(async { Ok(exchange.await) }, None, None, call.timeout).await?;
+        let exchange = pin!(async { Ok(exchange.await) });
+        let used = within_timeout(exchange, None, None, call.timeout).await?;
         let session = used.as_ref().map_or(&self.session, |used| &used.session);
         let id = session.next_id();
         let context = session.context();
@@ -112,7 +114,7 @@ impl StreamableHttpConnection {
             session.send(&request).await.map_err(call_error)
         };
         let asker = asker.map(|asker| &**asker);
-        let reply = within_timeout(exchange, progress.as_ref(), asker, call.timeout).await;
+        let reply = within_timeout(pin!(exchange), progress.as_ref(), asker, call.timeout).await;
         // After a timeout the server still executes the call.
         cancel.ended = !matches!(reply, Err(CallError::TimedOut));
         reply.and_then(call_result)

@@ -185,7 +185,7 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
             log: None,
             progress: None,
         };
-        let called = tokio::time::timeout(START_LIMIT, connection.call(call)).await;
+        let called = tokio::time::timeout(START_LIMIT, connection.call(&call)).await;
         assert!(called.is_ok(), "the call outlives its own limit");
         connection.stop().await;
     }
