@@ -286,6 +286,36 @@ def endpoints(args):
     streams(args)
 
 
+def features(args):
+    """A call with three notices beside one without, and `resources/read` of 1 MiB beside a tool's result of that size."""
+    folder, admin, one = tempfile.mkdtemp(), "an-admin-token-of-the-benchmark", "/mcp/servers/echo/mcp"
+    through = pass_through("pass-through", ECHO)
+    target = ours(folder, {"command": ECHO}, {"ADMIN_TOKEN": admin})
+    call = variant(target, "a call", admin, one, "echo")
+    with_notices = variant(target, "a call with 3 notices", admin, one, "progress")
+    for each in (call, with_notices):
+        each.headers["Mcp-Api-User"] = "u"
+    message = json.loads(with_notices.body)
+    message["params"]["_meta"] = {**META, "progressToken": "__ID__"}
+    with_notices.body = json.dumps(message)
+    big = copy.copy(through)
+    big.name = "pass-through, a result of 1 MiB"
+    big.body = json.dumps({"username": "u", "serverName": "echo", "methodName": "big", "args": {"size": 1 << 20}})
+    read = copy.copy(call)
+    read.name = "resources/read of 1 MiB"
+    read.headers = {**call.headers, "Mcp-Method": "resources/read", "Mcp-Name": f"bytes:{1 << 20}"}
+    read.body = json.dumps({"jsonrpc": "2.0", "id": "__ID__", "method": "resources/read",
+                            "params": {"uri": f"bytes:{1 << 20}", "_meta": META}})
+    read.expect = big.expect = "xxxx"
+    try:
+        table("notices", [call, with_notices], args)
+        table("1 MiB", [big, read], args)
+    finally:
+        through.stop()
+        target.stop()
+        shutil.rmtree(folder)
+
+
 def streams(args):
     """The tool list of 1,000 tools, sessions, and the memory of idle streams."""
     # The program uses half of its open files for connections.
@@ -426,11 +456,11 @@ def figures(args):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
-    parser.add_argument("--only", choices=["load", "remote", "figures", "endpoints"])
+    parser.add_argument("--only", choices=["load", "remote", "figures", "endpoints", "features"])
     args = parser.parse_args()
     args.seconds, args.passes = (2, 1) if args.quick else (3, 3)
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
-    for measure in (figures, load, remote, endpoints):
+    for measure in (figures, load, remote, endpoints, features):
         if args.only in (None, measure.__name__):
             measure(args)
 

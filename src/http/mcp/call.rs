@@ -78,6 +78,8 @@ pub(super) struct CallingClient {
     pub era: Era,
     /// The capabilities with which a server can ask the client.
     pub capabilities: ClientCapabilities,
+    /// The log lines that the client takes.
+    pub log: Option<WantedLog>,
 }
 
 impl CallingClient {
@@ -89,19 +91,6 @@ impl CallingClient {
         self,
         exchange: &Exchange,
         meta: &Meta<'_>,
-    ) -> Result<CallChannel, RpcError> {
-        self.open_channel_with_log(exchange, meta, None)
-    }
-
-    /// Opens the channel like [`Self::open_channel`], also for log lines.
-    ///
-    /// # Errors
-    /// -32602 if the progress token has the wrong type.
-    fn open_channel_with_log(
-        self,
-        exchange: &Exchange,
-        meta: &Meta<'_>,
-        log: Option<WantedLog>,
     ) -> Result<CallChannel, RpcError> {
         let token = meta.progress_token;
         if !token.is_none_or(is_id) {
@@ -124,7 +113,7 @@ impl CallingClient {
             capabilities,
             progress: token.is_some(),
         };
-        let log = log.filter(|_| takes_messages);
+        let log = self.log.filter(|_| takes_messages);
         let is_needed = token.is_some() || log.is_some() || client.answering().is_some();
         let (interim, messages) = is_needed
             .then(|| {
@@ -236,17 +225,16 @@ pub(super) fn check_argument_headers(
     headers::check_arguments(headers, &tool_json["inputSchema"], &hidden, &arguments)
 }
 
-/// Begins a call. `log` says which log lines the client takes.
+/// Begins a call.
 ///
 /// # Errors
 /// -32602 if the parameters are wrong.
 pub(super) fn begin_call(
     exchange: &Arc<Exchange>,
-    client: CallingClient,
+    mut client: CallingClient,
     body: &Bytes,
     params: &Params<'_>,
     called: CalledTool,
-    log: Option<WantedLog>,
 ) -> Result<RunningCall, RpcError> {
     let arguments = match params.arguments {
         None => Bytes::from_static(b"{}"),
@@ -259,8 +247,8 @@ pub(super) fn begin_call(
     };
     let meta = &params.meta;
     // A child process names no call in its log lines.
-    let log = log.filter(|_| called.server.remote().is_some());
-    let channel = client.open_channel_with_log(exchange, meta, log)?;
+    client.log = client.log.filter(|_| called.server.remote().is_some());
+    let channel = client.open_channel(exchange, meta)?;
     let era = client.era;
     let server = called.server;
     let shape = ResultShape {

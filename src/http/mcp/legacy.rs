@@ -166,6 +166,7 @@ pub(super) fn handle(
     let client = CallingClient {
         era: Era::Legacy,
         capabilities: session.capabilities,
+        log: Some(exchange.state.mcp().sessions.wanted_log(session.key)),
     };
     match method {
         "ping" => Ok(Reply::Done(Outcome::Result(Bytes::from_static(b"{}")))),
@@ -173,8 +174,7 @@ pub(super) fn handle(
             .map(|list| Reply::Done(Outcome::Result(list))),
         "tools/call" => {
             let called = find_tool(exchange, params)?;
-            let log = exchange.state.mcp().sessions.wanted_log(session.key);
-            let call = begin_call(exchange, client, body, params, called, Some(log))?;
+            let call = begin_call(exchange, client, body, params, called)?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
         _ => {

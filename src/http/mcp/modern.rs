@@ -57,27 +57,27 @@ pub(super) fn handle(
         "tools/call" => {
             let called = find_named_tool(exchange, headers, params)?;
             check_argument_headers(exchange, headers, &called, params.arguments)?;
-            let log = log_level(&params.meta)?.map(WantedLog::From);
-            begin_call(exchange, calling_client(params), body, params, called, log).map(Reply::Call)
+            begin_call(exchange, calling_client(params)?, body, params, called).map(Reply::Call)
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
         _ => {
             let method = find_method(exchange, method, Era::Modern)?;
             check_name_header(headers, method, params)?;
-            begin_request(exchange, calling_client(params), params, method).map(Reply::Call)
+            begin_request(exchange, calling_client(params)?, params, method).map(Reply::Call)
         }
     }
 }
 
-/// Returns the client of a request, which declares its capabilities each time.
-fn calling_client(params: &Params<'_>) -> CallingClient {
+/// Returns the client of a request, which declares its capabilities and its log level each time.
+fn calling_client(params: &Params<'_>) -> Result<CallingClient, RpcError> {
     let declared = params.meta.client_capabilities.map(|declared| {
         ClientCapabilities::read(declared, ProtocolVersion::V2026_07_28).of_questions()
     });
-    CallingClient {
+    Ok(CallingClient {
         era: Era::Modern,
         capabilities: declared.unwrap_or_default(),
-    }
+        log: log_level(&params.meta)?.map(WantedLog::From),
+    })
 }
 
 fn check_request(headers: &HeaderMap, method: &str, params: &Params<'_>) -> Result<(), RpcError> {

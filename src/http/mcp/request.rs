@@ -84,11 +84,13 @@ pub(super) fn check_name_header(
 /// -32602 if the parameters break a rule.
 pub(super) fn begin_request(
     exchange: &Arc<Exchange>,
-    client: CallingClient,
+    mut client: CallingClient,
     params: &Params<'_>,
     method: RequestMethod,
 ) -> Result<RunningCall, RpcError> {
     let era = client.era;
+    // Lists of several servers are put together, so their lines name no request of the client.
+    client.log = client.log.filter(|_| method.named_parameter().is_some());
     let mut channel = client.open_channel(exchange, &params.meta)?;
     let messages = channel.messages.take();
     let request = ClientRequest {

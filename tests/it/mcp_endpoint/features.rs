@@ -161,7 +161,7 @@ async fn the_endpoint_of_all_servers_lists_and_reaches_everything() {
     for client in clients_of_all(&app).await {
         let list = client.result("prompts/list", json!({})).await;
         let prompts = texts(&list["prompts"], "name");
-        assert_eq!(prompts.len(), 10, "{prompts:?}");
+        assert_eq!(prompts.len(), 12, "{prompts:?}");
         assert!(list.get("_meta").is_none(), "{list}");
         assert!(
             prompts.contains(&"suite__test_simple_prompt".to_owned()),
@@ -264,7 +264,7 @@ async fn a_server_that_is_down_does_not_keep_the_others_from_being_listed() {
     down.kill();
     for client in clients_of_all(&app).await {
         let list = client.result("prompts/list", json!({})).await;
-        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(5), "{list}");
+        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(6), "{list}");
         assert_eq!(list["_meta"]["mcp-api/missing"], json!(["down"]));
         assert_eq!(list["ttlMs"] == 0, client.is_modern, "{list}");
     }
@@ -312,7 +312,7 @@ async fn a_list_that_cannot_be_used_is_left_out_and_named() {
     }
     for client in clients_of_all(&app).await {
         let list = client.result("prompts/list", json!({})).await;
-        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(5));
+        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(6));
         assert_eq!(list["_meta"]["mcp-api/missing"], json!(names));
     }
 }

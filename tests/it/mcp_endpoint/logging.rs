@@ -91,6 +91,33 @@ async fn lines_of_a_server_without_sessions_reach_the_client_of_the_call() {
 }
 
 #[tokio::test]
+async fn lines_of_a_prompt_reach_the_client_of_the_request() {
+    for kind in [Kind::Suite, Kind::SuiteWithSessions] {
+        let app = App::start();
+        let suite = Real::start(kind).await;
+        connected(&app, "suite", &suite.url()).await;
+        for (path, name) in [
+            (ONE, "test_prompt_with_logging"),
+            ("/mcp", "suite__test_prompt_with_logging"),
+        ] {
+            let (session, _) = McpClient::new(&app, path).initialize("2025-11-25").await;
+            set_level(&session, "warning").await;
+            let params = json!({ "name": name });
+            let body =
+                json!({ "jsonrpc": "2.0", "id": 7, "method": "prompts/get", "params": params });
+            let mut stream = Messages::open(session.request(Method::POST).json(&body)).await;
+            for level in ["warning", "error"] {
+                let line = stream.notification(LINE).await;
+                assert_eq!(line["params"]["data"], format!("{level}: of-the-prompt"));
+            }
+            let response = stream.next().await.expect("a response");
+            let text = &response["result"]["messages"][0]["content"]["text"];
+            assert_eq!(text, "A prompt that logs", "{response}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_stream_gets_the_result_alone() {
     let app = App::start();
     let suite = Real::start(Kind::Suite).await;

@@ -1,5 +1,5 @@
-//! A tiny MCP server over stdio: `echo`, `sleep`, `big`, `pid`, and as many further tools as
-//! `ECHO_TOOLS` says. Sleeps run on threads of their own, so they delay nobody.
+//! A tiny MCP server over stdio: `echo`, `progress`, `sleep`, `big`, `pid`, as many further tools as `ECHO_TOOLS` says, and
+//! resources `bytes:N` of N bytes. Sleeps run on threads of their own, so they delay nobody.
 use serde_json::{json, Value};
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,7 @@ fn text(id: &Value, s: String) -> Value {
 fn tools() -> Value {
     let mut tools = json!([
         {"name":"echo","description":"Echo a message","inputSchema":{"type":"object","properties":{"message":{"type":"string"}},"required":["message"]}},
+        {"name":"progress","description":"Echo a message after three notices","inputSchema":{"type":"object","properties":{"message":{"type":"string"}},"required":["message"]}},
         {"name":"sleep","description":"Sleep ms then answer","inputSchema":{"type":"object","properties":{"ms":{"type":"integer"}},"required":["ms"]}},
         {"name":"big","description":"Answer with size bytes of text","inputSchema":{"type":"object","properties":{"size":{"type":"integer"}},"required":["size"]}},
         {"name":"pid","description":"Answer with the server's pid","inputSchema":{"type":"object","properties":{}}}
@@ -59,7 +60,7 @@ fn main() {
         match method.as_str() {
             "initialize" => {
                 let pv = req.pointer("/params/protocolVersion").cloned().unwrap_or(json!("2025-06-18"));
-                send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{"protocolVersion":pv,"capabilities":{"tools":{"listChanged":false}},"serverInfo":{"name":"mcp-echo","version":"0.1.0"}}}));
+                send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{"protocolVersion":pv,"capabilities":{"tools":{"listChanged":false},"resources":{}},"serverInfo":{"name":"mcp-echo","version":"0.1.0"}}}));
             }
             "ping" => send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{}})),
             "tools/list" => send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{"tools":tools()}})),
@@ -67,6 +68,15 @@ fn main() {
                 let name = req.pointer("/params/name").and_then(Value::as_str).unwrap_or("");
                 match name {
                     "echo" => {
+                        let m = req.pointer("/params/arguments/message").and_then(Value::as_str).unwrap_or("").to_string();
+                        send(&out, &text(&id, m));
+                    }
+                    "progress" => {
+                        if let Some(token) = req.pointer("/params/_meta/progressToken") {
+                            for n in 1..=3 {
+                                send(&out, &json!({"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":token,"progress":n,"total":3}}));
+                            }
+                        }
                         let m = req.pointer("/params/arguments/message").and_then(Value::as_str).unwrap_or("").to_string();
                         send(&out, &text(&id, m));
                     }
@@ -85,6 +95,12 @@ fn main() {
                     }
                     other => send(&out, &json!({"jsonrpc":"2.0","id":id,"error":{"code":-32602,"message":format!("unknown tool {other}")}})),
                 }
+            }
+            "resources/list" => send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{"resources":[{"uri":"bytes:1024","name":"bytes"}]}})),
+            "resources/read" => {
+                let uri = req.pointer("/params/uri").and_then(Value::as_str).unwrap_or("").to_string();
+                let n: usize = uri.strip_prefix("bytes:").and_then(|n| n.parse().ok()).unwrap_or(0);
+                send(&out, &json!({"jsonrpc":"2.0","id":id,"result":{"contents":[{"uri":uri,"text":"x".repeat(n.min(64 << 20))}]}}));
             }
             other => send(&out, &json!({"jsonrpc":"2.0","id":id,"error":{"code":-32601,"message":format!("method not found: {other}")}})),
         }
