@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -16,7 +17,7 @@ use super::redact::Redactor;
 use crate::core::ids::WorkerId;
 use crate::core::json_object::push_json_text;
 use crate::core::mcp::capabilities::ClientCapabilities;
-use crate::core::mcp::input_required::ClientMethod;
+use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED};
 use crate::core::model::server_request::{
     AnswerDelivery, AnswerRequest, RequestAddress, ServerRequest,
 };
@@ -163,6 +164,22 @@ impl CallClient {
         answered
     }
 
+    /// Returns a message of the server to the client, with masked parameters.
+    fn message(&self, number: u32, method: &str, params: Option<&RawValue>) -> Option<Bytes> {
+        let message = ServerRequest {
+            address: RequestAddress {
+                worker: self.worker,
+                call: self.call,
+                number,
+            },
+            method: method.to_owned(),
+            params: params.and_then(|params| {
+                RawValue::from_string(self.redactor.mask_json(params.get())).ok()
+            }),
+        };
+        serde_json::to_vec(&message).ok().map(Bytes::from)
+    }
+
     async fn send_and_wait(
         &self,
         method: ClientMethod,
@@ -172,20 +189,10 @@ impl CallClient {
             return Err(Refusal::NOT_DECLARED);
         }
         let (number, answer) = self.open.open(self.call).ok_or(Refusal::TOO_MANY)?;
-        let request = ServerRequest {
-            address: RequestAddress {
-                worker: self.worker,
-                call: self.call,
-                number,
-            },
-            method: method.as_str().to_owned(),
-            params: params.and_then(|params| {
-                RawValue::from_string(self.redactor.mask_json(params.get())).ok()
-            }),
-        };
-        let request = serde_json::to_vec(&request).map_err(|_| Refusal::NOT_SENT)?;
+        let request = self.message(number, method.as_str(), params);
+        let request = request.ok_or(Refusal::NOT_SENT)?;
         let _pause = self.pause.begin();
-        if !self.interim.send_request(request.into()) {
+        if !self.interim.send_request(request) {
             return Err(Refusal::NOT_SENT);
         }
         let left = CALL_LIMIT.saturating_sub(self.pause.total());
@@ -263,6 +270,16 @@ impl ClientAsker for CallClient {
 
     fn slot(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().try_acquire_owned().ok()
+    }
+
+    fn elicitation_completed(&self, params: &RawValue) {
+        if !self.capabilities.has(ClientCapabilities::ELICITATION_URL) {
+            return;
+        }
+        // A notification has no number. The client that misses it finds out by its next call.
+        if let Some(message) = self.message(0, ELICITATION_COMPLETED, Some(params)) {
+            self.interim.send_request(message);
+        }
     }
 
     fn capabilities(&self) -> ClientCapabilities {

@@ -261,6 +261,8 @@ mod tests {
             None
         }
 
+        fn elicitation_completed(&self, _: &RawValue) {}
+
         fn capabilities(&self) -> ClientCapabilities {
             ClientCapabilities::ROOTS
         }

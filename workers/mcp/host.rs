@@ -90,6 +90,10 @@ pub trait ClientAsker: Send + Sync {
     /// Returns room for one request of the server, until the server has taken the reply. `None`: the call has too many.
     fn slot(&self) -> Option<OwnedSemaphorePermit>;
 
+    /// Tells the client that the server has finished an elicitation in URL mode
+    /// (`notifications/elicitation/complete`, MCP 2025-11-25). Returns at once.
+    fn elicitation_completed(&self, params: &RawValue);
+
     /// The capabilities of the client, which the connection declares to the server.
     fn capabilities(&self) -> ClientCapabilities;
 

@@ -34,6 +34,9 @@ pub struct InputRequest<'a> {
     pub params: Option<&'a RawValue>,
 }
 
+/// The notification that an elicitation in URL mode has ended (MCP 2025-11-25, Elicitation).
+pub const ELICITATION_COMPLETED: &str = "notifications/elicitation/complete";
+
 /// The methods with which a server asks a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMethod {

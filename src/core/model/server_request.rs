@@ -44,7 +44,7 @@ impl FromStr for RequestAddress {
     }
 }
 
-/// A request of a server to the client of a call.
+/// A request of a server to the client of a call, or a notification to it, whose address has the number 0.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServerRequest {
     pub address: RequestAddress,

@@ -18,6 +18,7 @@ use super::error::RpcError;
 use super::sign_in::facade_request;
 use crate::core::arguments::is_deep;
 use crate::core::json_object::{JsonText, Members, ObjectWriter, text_of};
+use crate::core::mcp::input_required::ELICITATION_COMPLETED;
 use crate::core::model::server_request::{AnswerRequest, RequestAddress, ServerRequest};
 use crate::crypto::seal::Sealer;
 use crate::ports::bus::Target;
@@ -32,6 +33,9 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
 /// Returns a request of a server as an event, or `None` if it cannot be signed or read.
 pub(super) fn request_event(exchange: &Exchange, request: &Bytes) -> Option<Bytes> {
     let request: ServerRequest = serde_json::from_slice(request).ok()?;
+    if request.method == ELICITATION_COMPLETED {
+        return Some(notification_event(&request));
+    }
     let id = signed_id(exchange.state.sealer(), request.address, &scope(exchange))?;
     let mut writer = ObjectWriter::with_capacity(512);
     writer.text("jsonrpc", "2.0");
@@ -41,6 +45,16 @@ pub(super) fn request_event(exchange: &Exchange, request: &Bytes) -> Option<Byte
         writer.raw("params", &with_elicitation_id(params, request.address));
     }
     Some(event(writer.finish().as_bytes()))
+}
+
+fn notification_event(notification: &ServerRequest) -> Bytes {
+    let mut writer = ObjectWriter::with_capacity(256);
+    writer.text("jsonrpc", "2.0");
+    writer.text("method", &notification.method);
+    if let Some(params) = &notification.params {
+        writer.raw("params", params.get());
+    }
+    event(writer.finish().as_bytes())
 }
 
 /// Adds the id that MCP 2025-11-25 requires of an elicitation in URL mode, and that 2026-07-28 does not have.

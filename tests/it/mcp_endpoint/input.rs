@@ -188,6 +188,29 @@ async fn a_client_with_a_session_answers_servers_of_both_eras_on_the_stream_of_i
 }
 
 #[tokio::test]
+async fn the_end_of_an_elicitation_at_a_page_reaches_the_client_that_was_asked() {
+    let app = App::start();
+    let _suite = register_suite(&app, Kind::SuiteWithSessions).await;
+    let session = Session::begin(&app, PATH, "ana").await;
+    let url = "https://app.example/page";
+    let mut stream = session
+        .call("test_elicitation_url", json!({ "url": url }))
+        .await;
+    let asked = stream.notification("elicitation/create").await;
+    assert_eq!(asked["params"]["url"], url);
+    assert_eq!(asked["params"]["elicitationId"], "page-1");
+    session.answer(&asked, json!({ "action": "accept" })).await;
+    let completed = stream.next().await.expect("a message");
+    let expected = json!({
+        "jsonrpc": "2.0", "method": "notifications/elicitation/complete",
+        "params": { "elicitationId": "page-1" },
+    });
+    assert_eq!(completed, expected);
+    let response = stream.next().await.expect("a response");
+    assert_eq!(text(&response["result"]), "The user said: accept");
+}
+
+#[tokio::test]
 async fn only_the_asked_client_answers_and_only_once() {
     let app = App::start();
     let _suite = register_suite(&app, Kind::Suite).await;

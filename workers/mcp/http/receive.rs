@@ -10,7 +10,7 @@ use super::transport::{
     BACKGROUND_TIMEOUT, EXCERPT, HttpTransport, OutgoingRequest, TransportError,
 };
 use crate::core::arguments::is_deep;
-use crate::core::mcp::input_required::ClientMethod;
+use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED};
 use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::jsonrpc::{
     RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice,
@@ -78,6 +78,12 @@ impl HttpTransport {
                     && let Some(params) = message.params
                 {
                     log.on_log(params);
+                }
+                if method == ELICITATION_COMPLETED
+                    && let Some(asker) = request.and_then(|request| request.asker)
+                    && let Some(params) = message.params.filter(|params| is_question(params))
+                {
+                    asker.elicitation_completed(params);
                 }
                 notify(&*self.sink, method, message.params);
                 Ok(None)
