@@ -13,12 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
-        // The guard starts before any thread exists, because a guard must stay small.
-        Command::Guard {
-            pipe,
-            environment,
-            command_line,
-        } => guard::run(pipe, environment, &command_line),
+        // The starter runs before any thread exists, because only a process with one thread can fork.
+        Command::GuardStarter => guard::run_starter(),
         command => run(command),
     }
 }

@@ -143,17 +143,9 @@ pub enum Command {
         /// The root of the project
         folder: PathBuf,
     },
-    /// The parent process of one child; only a worker starts it
+    /// The process that starts the guards of a worker; only a worker starts it
     #[command(hide = true)]
-    Guard {
-        /// The pipe that closes when the worker ends, a file descriptor
-        pipe: i32,
-        /// The environment of the child, a file descriptor
-        environment: i32,
-        /// The program of the child and its arguments
-        #[arg(last = true, required = true)]
-        command_line: Vec<String>,
-    },
+    GuardStarter,
 }
 
 /// Runs a command, prints its error, and returns the exit code.
@@ -187,7 +179,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Dead(command) => dead_letters::run(&command),
         Command::Completions { shell } => completions::run(shell),
         Command::Schemas { folder } => schemas::run(&folder),
-        Command::Guard { .. } => Err(CliError::Failed("only a worker starts the guard".into())),
+        Command::GuardStarter => Err(CliError::Failed(
+            "only a worker starts the guard starter".into(),
+        )),
     };
     match result {
         Ok(code) => code,

@@ -72,9 +72,10 @@ def environment(args):
     idle = sum(map(pss_mib, tree(target.process.pid)))
     first, later = rounds(client, users, 20)
     processes = tree(target.process.pid)[1:]
-    assert len(processes) == 2 * users, processes
-    guards = [pid for pid in processes if open(f"/proc/{pid}/cmdline").read().split("\0")[1:2] == ["guard"]]
-    children = [pid for pid in processes if pid not in guards]
+    names = {pid: open(f"/proc/{pid}/comm").read().strip() for pid in processes}
+    guards = [pid for pid in processes if names[pid] == "mcp-api-guard"]
+    children = [pid for pid in processes if names[pid] not in ("mcp-api-guard", "guard-starter")]
+    assert len(guards) == len(children) == users, names
     rows = [
         latencies("first call of a user, which starts the process: p50, p90", first),
         latencies("later calls: p50, p90", later),

@@ -339,7 +339,7 @@ async fn wait_until_recovered(app: &App) {
         last = crate::processes::left_of(app.dir.path());
         let servers = last
             .iter()
-            .filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
+            .filter(|(_, line)| line.contains("server.py") && !line.starts_with("mcp-api"));
         (servers.count() == 4).then_some(())
     });
     let is_complete = is_complete.await;

@@ -30,7 +30,7 @@ pub fn worker_of(app: &App, pid: u32) -> usize {
 /// Returns the live processes of the fixture server.
 fn fixtures(app: &App) -> Vec<u32> {
     let ours = crate::processes::left_of(app.dir.path()).into_iter();
-    ours.filter(|(_, line)| line.contains("server.py") && !line.contains("guard"))
+    ours.filter(|(_, line)| line.contains("server.py") && !line.starts_with("mcp-api"))
         .map(|(pid, _)| pid)
         .collect()
 }
@@ -142,7 +142,7 @@ async fn a_worker_that_was_stopped_does_not_run_servers_that_others_took_over() 
             let alive = crate::processes::left_of(&dir);
             let servers = alive
                 .iter()
-                .filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
+                .filter(|(_, line)| line.contains("server.py") && !line.starts_with("mcp-api"));
             seen.fetch_max(servers.count(), Ordering::Relaxed);
         }
     });

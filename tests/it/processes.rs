@@ -58,11 +58,31 @@ fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+pub fn children_of(parent: u32) -> impl Iterator<Item = u32> {
+    pids().filter(move |pid| stat(*pid).is_some_and(|(_, found)| found == parent))
+}
+
+/// Returns the name of a process, which the process may have chosen.
+pub fn name_of(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// Returns the bytes of memory that a process shares with no other process.
+pub fn private_memory(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    let figures = ["Private_Clean:", "Private_Dirty:"].map(|name| {
+        let figure = rollup.lines().find_map(|line| line.strip_prefix(name));
+        let kib = figure.and_then(|figure| figure.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a figure")
+    });
+    figures.iter().sum::<u64>() << 10
+}
+
 /// Returns the zombies among the children and grandchildren of a program.
 pub fn zombies_of(program: u32) -> Vec<u32> {
-    let children =
-        |of: u32| pids().filter(move |pid| stat(*pid).is_some_and(|(_, parent)| parent == of));
-    let family = children(program).chain(children(program).flat_map(children));
+    let family = children_of(program).chain(children_of(program).flat_map(children_of));
     family
         .filter(|pid| stat(*pid).is_some_and(|(state, _)| state == 'Z'))
         .collect()

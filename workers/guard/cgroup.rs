@@ -71,8 +71,8 @@ impl Drop for ChildGroup {
 }
 
 /// Kills and removes the group that a killed guard has left, if there is one.
-pub(super) fn kill_left_group(guard: i32) {
-    if let Some(folder) = Pid::from_raw(guard).and_then(folder_of)
+pub(super) fn kill_left_group(guard: Pid) {
+    if let Some(folder) = folder_of(guard)
         && folder.exists()
     {
         kill_group(&folder);

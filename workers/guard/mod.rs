@@ -1,32 +1,39 @@
-//! Starts children under `mcp-api guard`, so that every child has a parent that ends it.
+//! Starts children under guards, so that every child has a parent that ends it.
 //!
 //! The worker holds one end of a pipe, the guard the other end. Through the pipe the worker extends the life of the child
 //! ([`ChildSet::renew`]) or ends it ([`Process::stop`]). When the pipe closes because the worker is gone, the guard kills
 //! the child and all processes that the child has started.
 //!
-//! The guard gets the passed-on variables of the host only. The `env` of a server reaches the guard as a file, and the
-//! guard passes it to the child. So a variable such as `LD_PRELOAD` has no effect in the guard.
+//! The guard starter is a process that forks the guards, so they share its memory. The starter and the guards get the
+//! passed-on variables of the host only. The command line and the `env` of a server reach the guard as a file, and the
+//! guard passes them to the child. So a variable such as `LD_PRELOAD` has no effect in the guard.
 
 mod cgroup;
-mod environment;
 mod orphans;
 mod process;
+mod program;
+mod request;
+mod running;
+mod start;
+mod starter;
 
 use std::fs::File;
 use std::io;
 use std::io::{PipeWriter, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::Instant;
 
 pub use self::orphans::{become_subreaper, processes_left};
-pub use self::process::run;
+use self::request::GuardDescriptors;
+use self::running::RunningGuard;
+pub use self::starter::run as run_starter;
+use crate::time::clock::monotonic;
 
 /// The variables of the host that a child gets. All other variables come from the `env` of the server.
 pub const PASSED_ON: [&str; 13] = [
@@ -59,8 +66,8 @@ const TERMINATE: u8 = b'T';
 /// A child, its three streams and its process.
 pub struct GuardedChild {
     pub stdin: pipe::Sender,
-    pub stdout: ChildStdout,
-    pub stderr: ChildStderr,
+    pub stdout: pipe::Receiver,
+    pub stderr: pipe::Receiver,
     pub process: Process,
 }
 
@@ -69,12 +76,6 @@ pub struct Process {
     /// `None` only while the process is dropped.
     guard: Option<RunningGuard>,
     life: Arc<LifePipe>,
-}
-
-struct RunningGuard {
-    process: Child,
-    has_ended: bool,
-    registration: orphans::GuardRegistration,
 }
 
 /// The children that a server has at the moment: usually one, and two during an upgrade. The set keeps no child alive.
@@ -100,75 +101,60 @@ impl ChildSet {
 /// the child after `ttl`.
 ///
 /// # Errors
-/// The error of the system, and an error if a variable contains a zero byte.
-pub fn spawn<'a>(
+/// The error of the system, and an error if an argument or a variable contains a zero byte.
+pub async fn spawn<'a>(
     command: &str,
     args: &[String],
     env: impl Iterator<Item = (&'a str, &'a str)>,
     ttl: Duration,
 ) -> io::Result<GuardedChild> {
-    let environment = environment::write(env)?;
+    // The time counts from now, because a slow start does not extend the lease.
+    let lives_until = monotonic() + ttl;
+    let program = program::write(command, args, env)?;
     let (life_read, life_write) = io::pipe()?;
     let (stdin_read, stdin_write) = io::pipe()?;
+    let (stdout_read, stdout_write) = io::pipe()?;
+    let (stderr_read, stderr_write) = io::pipe()?;
     let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin_write))?;
-    let life = Arc::new(LifePipe::new(life_write)?);
-    life.renew(ttl);
-    // The running binary, even if its file was replaced.
-    let mut guard = Command::new("/proc/self/exe");
-    guard
-        .arg0("mcp-api")
-        .arg("guard")
-        .arg(life_read.as_raw_fd().to_string())
-        .arg(environment.as_raw_fd().to_string())
-        .arg("--")
-        .arg(command)
-        .args(args)
-        .env_clear()
-        .envs(passed_on_variables())
-        .process_group(0)
-        .stdin(Stdio::from(OwnedFd::from(stdin_read)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let (mut process, registration) = {
-        // Only the guard inherits both descriptors, because they are inheritable only while this lock is held.
-        let mut guards = orphans::guards();
-        fcntl_setfd(&life_read, FdFlags::empty())?;
-        fcntl_setfd(&environment, FdFlags::empty())?;
-        let spawned = guard.spawn();
-        drop(life_read);
-        drop(environment);
-        let process = spawned?;
-        let pid = process
-            .id()
-            .ok_or_else(|| io::Error::other("the guard has no process id"))?;
-        let registration = orphans::register(&mut guards, pid as i32);
-        (process, registration)
+    let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout_read))?;
+    let stderr = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr_read))?;
+    let life = LifePipe::new(life_write)?;
+    let descriptors = GuardDescriptors {
+        life: life_read.into(),
+        program,
+        stdin: stdin_read.into(),
+        stdout: stdout_write.into(),
+        stderr: stderr_write.into(),
     };
-    let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) else {
-        return Err(io::Error::other("the output of a child is no pipe"));
-    };
-    let guard = RunningGuard {
-        process,
-        has_ended: false,
-        registration,
-    };
+    // The starter may be slow, and other tasks of this thread must not wait for it.
+    let start = move || Process::start(&descriptors, life, lives_until);
+    let process = tokio::task::spawn_blocking(start)
+        .await
+        .map_err(io::Error::other)??;
     Ok(GuardedChild {
         stdin,
         stdout,
         stderr,
-        process: Process {
-            guard: Some(guard),
-            life,
-        },
+        process,
     })
 }
 
-fn passed_on_variables() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
-    let names = PASSED_ON.into_iter();
-    names.filter_map(|name| Some((name, std::env::var_os(name)?)))
-}
-
 impl Process {
+    /// Starts a guard, and lets its child live until a moment. Blocks until the guard runs.
+    fn start(
+        descriptors: &GuardDescriptors,
+        life: LifePipe,
+        lives_until: Instant,
+    ) -> io::Result<Self> {
+        let guard = RunningGuard::start(descriptors)?;
+        // The guard starts the child after this message.
+        life.renew(lives_until.saturating_duration_since(monotonic()));
+        Ok(Self {
+            guard: Some(guard),
+            life: Arc::new(life),
+        })
+    }
+
     /// Waits until the child and all processes that it has started are gone.
     ///
     /// # Errors
@@ -196,28 +182,9 @@ impl Process {
     }
 }
 
-impl RunningGuard {
-    async fn ended(&mut self) -> io::Result<ExitStatus> {
-        let status = self.process.wait().await?;
-        if !self.has_ended {
-            self.has_ended = true;
-            // A guard that was killed, or that was slower than its child forks, leaves orphans to this process.
-            let guard = self.registration.pid();
-            let _ = tokio::task::spawn_blocking(move || orphans::kill_orphans(guard)).await;
-        }
-        Ok(status)
-    }
-
-    /// Kills the guard, and all processes that it leaves.
-    async fn kill(&mut self) {
-        let _ = self.process.start_kill();
-        let _ = self.ended().await;
-    }
-}
-
 impl Drop for Process {
     fn drop(&mut self) {
-        let Some(mut guard) = self.guard.take().filter(|guard| !guard.has_ended) else {
+        let Some(mut guard) = self.guard.take().filter(|guard| !guard.has_ended()) else {
             return;
         };
         // The pipe closes with this process, and the guard kills the child.

@@ -1,6 +1,7 @@
 //! The processes that a guard leaves behind become children of the worker, and the worker kills them.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroI32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, io};
@@ -18,36 +19,41 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Pause between two rounds in the background.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(5);
 
-/// The guards of this worker. Every other child of the worker is an orphan.
-static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The guards of this worker and their starter. Every other child of the worker is an orphan.
+static REGISTERED: Mutex<BTreeSet<NonZeroI32>> = Mutex::new(BTreeSet::new());
+/// Held while a round kills orphans, and while a guard is started that is not registered yet.
+static ROUNDS: Mutex<()> = Mutex::new(());
 /// A background thread kills orphans.
 static IS_KILLING: AtomicBool = AtomicBool::new(false);
 /// The orphans that the last round of the background thread has seen.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
-/// The registration of a guard, until the worker has waited for its end.
-pub(super) struct GuardRegistration(i32);
+/// The registration of a guard or of the starter, until the worker has waited for its end.
+pub(super) struct Registration(Pid);
 
-impl GuardRegistration {
-    pub(super) fn pid(&self) -> i32 {
+impl Registration {
+    pub(super) fn pid(&self) -> Pid {
         self.0
     }
 }
 
-impl Drop for GuardRegistration {
+impl Drop for Registration {
     fn drop(&mut self) {
-        guards().remove(&self.0);
+        REGISTERED.lock().remove(&self.0.as_raw_nonzero());
     }
 }
 
-/// Locks the registered guards. A new guard is started under this lock, so no round takes it for an orphan.
-pub(super) fn guards() -> MutexGuard<'static, BTreeSet<i32>> {
-    GUARDS.lock()
+/// No round kills orphans while this value exists.
+pub(super) struct RoundPause(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+/// Lets no round kill orphans. A child is started and registered during the pause, so no round takes it for an orphan.
+pub(super) fn pause_rounds() -> RoundPause {
+    RoundPause(ROUNDS.lock())
 }
 
-pub(super) fn register(guards: &mut BTreeSet<i32>, pid: i32) -> GuardRegistration {
-    guards.insert(pid);
-    GuardRegistration(pid)
+pub(super) fn register(pid: Pid) -> Registration {
+    REGISTERED.lock().insert(pid.as_raw_nonzero());
+    Registration(pid)
 }
 
 /// Makes this process the parent of all processes that lose their guard.
@@ -60,7 +66,7 @@ pub fn become_subreaper() -> io::Result<()> {
 
 /// Kills the processes that a guard has left, and the processes that they leave in turn. Blocks until they are gone, two
 /// seconds at most for each step. Orphans that are left then are killed in the background.
-pub(super) fn kill_orphans(guard: i32) {
+pub(super) fn kill_orphans(guard: Pid) {
     cgroup::kill_left_group(guard);
     let give_up = monotonic() + WAIT;
     while monotonic() < give_up {
@@ -97,13 +103,26 @@ pub fn processes_left() -> usize {
     LEFT.load(Ordering::Acquire)
 }
 
+/// Kills the processes that are not registered, two seconds at most. The pause shows that no child is being started.
+pub(super) fn kill_unregistered(_: &RoundPause) {
+    let give_up = monotonic() + WAIT;
+    while kill_children() > 0 && monotonic() < give_up {}
+}
+
 /// Kills and reaps the orphans of this moment, and returns their number.
 fn kill_round() -> usize {
-    let guards = guards();
+    let _pause = pause_rounds();
+    kill_children()
+}
+
+/// Kills and reaps the children that are not registered, and returns their number.
+fn kill_children() -> usize {
+    // The registration of a guard may end during the round, and its id may then belong to another process.
+    let registered = REGISTERED.lock().clone();
     let mut orphans = 0;
     // Each orphan is killed as soon as it is seen, before it can fork again.
     for pid in children() {
-        if !guards.contains(&pid.as_raw_nonzero().get()) {
+        if !registered.contains(&pid.as_raw_nonzero()) {
             orphans += 1;
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);

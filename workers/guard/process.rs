@@ -1,11 +1,11 @@
-//! `mcp-api guard PIPE ENVIRONMENT -- COMMAND [ARGS]`: the parent of one child, in a process of its own.
+//! The guard: the parent of one child, in a process of its own that the starter has forked.
 //!
 //! The guard is the subreaper of all processes that the child starts, so it finds a grandchild that left the process
 //! group. If the kernel has Landlock, the child can neither read other processes nor send them signals. The guard has no
 //! threads and no async code, because it must still work when everything else fails.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
@@ -16,16 +16,16 @@ use landlock::{
     RulesetCreatedAttr, Scope,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group,
-    pidfd_open, set_child_subreaper, set_parent_process_death_signal, wait,
+    pidfd_open, set_child_subreaper, set_parent_process_death_signal, setpgid, wait,
 };
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_name};
 
 use super::cgroup::ChildGroup;
-use super::environment;
 use super::orphans::children;
+use super::program::{self, Program};
+use super::request::GuardDescriptors;
 use super::{MESSAGE, RENEW, TERMINATE};
 use crate::time::clock::monotonic;
 
@@ -34,61 +34,70 @@ const CANNOT_START: u8 = 127;
 /// How long all processes may take to die of SIGKILL.
 const KILL_TIME: Duration = Duration::from_secs(2);
 
-/// Runs the guard. `pipe` is the descriptor of the worker's messages, `environment` the descriptor of the child's variables.
-pub fn run(pipe: RawFd, environment: RawFd, command_line: &[String]) -> ExitCode {
-    let Some((command, args)) = command_line.split_first() else {
-        return ExitCode::from(CANNOT_START);
+/// Runs the guard in the process that the starter has forked.
+pub(super) fn run(descriptors: GuardDescriptors) -> ExitCode {
+    let GuardDescriptors {
+        life,
+        program,
+        stdin,
+        stdout,
+        stderr,
+    } = descriptors;
+    if let Err(error) = leave_starter([stdin, stdout, stderr]) {
+        return cannot_start("the guard", &error);
+    }
+    // A worker that has not registered this guard sends no message, and then the child must not start.
+    let Some((RENEW, time)) = read_message(life.as_fd()) else {
+        return ExitCode::FAILURE;
     };
-    match guard(pipe, environment, command, args) {
+    let lives_until = monotonic() + time;
+    let program = match program::read(program) {
+        Ok(program) => program,
+        Err(error) => return cannot_start("the program", &error),
+    };
+    let command = program.command.clone();
+    match guard(&life, program, lives_until) {
         Ok(status) => {
             let code = status
                 .code()
                 .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             ExitCode::from(code as u8)
         }
-        Err(error) => {
-            eprintln!("cannot start {command}: {error}");
-            ExitCode::from(CANNOT_START)
-        }
+        Err(error) => cannot_start(&command, &error),
     }
 }
 
-fn guard(
-    pipe: RawFd,
-    environment: RawFd,
-    command: &str,
-    args: &[String],
-) -> std::io::Result<ExitStatus> {
-    if pipe <= 2 || environment <= 2 || pipe == environment {
-        return Err(std::io::Error::other("only a worker can start the guard"));
-    }
-    // SAFETY: the worker left both descriptors open for this process, and no other code of it knows them.
-    #[allow(unsafe_code)]
-    let (pipe, environment) = unsafe {
-        (
-            OwnedFd::from_raw_fd(pipe),
-            OwnedFd::from_raw_fd(environment),
-        )
-    };
-    fcntl_setfd(&pipe, FdFlags::CLOEXEC)?;
-    let environment = environment::read(environment)?;
+fn cannot_start(name: &str, error: &std::io::Error) -> ExitCode {
+    eprintln!("cannot start {name}: {error}");
+    ExitCode::from(CANNOT_START)
+}
+
+/// Replaces the streams of the starter with the streams of the child, so this process has no socket of the starter.
+fn leave_starter([stdin, stdout, stderr]: [OwnedFd; 3]) -> std::io::Result<()> {
+    rustix::stdio::dup2_stderr(&stderr)?;
+    rustix::stdio::dup2_stdout(&stdout)?;
+    rustix::stdio::dup2_stdin(&stdin)?;
+    setpgid(None, None)?;
+    let _ = set_name(c"mcp-api-guard");
+    Ok(())
+}
+
+fn guard(life: &OwnedFd, program: Program, lives_until: Instant) -> std::io::Result<ExitStatus> {
     set_child_subreaper(Some(getpid()))?;
     let group = ChildGroup::create();
-    let child = spawn_child(command, args, environment, group.as_ref())?;
+    let child = spawn_child(program, group.as_ref())?;
     detach_streams()?;
-    watch(&pipe, child, group.as_ref())
+    watch(life, child, lives_until, group.as_ref())
 }
 
-fn spawn_child(
-    command: &str,
-    args: &[String],
-    environment: Vec<(String, String)>,
-    group: Option<&ChildGroup>,
-) -> std::io::Result<Pid> {
+fn spawn_child(program: Program, group: Option<&ChildGroup>) -> std::io::Result<Pid> {
     let guard = getpid();
     let entrance = group.map(ChildGroup::entrance).transpose()?;
-    let mut child = Command::new(command);
-    child.args(args).envs(environment).process_group(0);
+    let mut child = Command::new(program.command);
+    child
+        .args(program.args)
+        .envs(program.variables)
+        .process_group(0);
     // SAFETY: this runs between fork and exec of a single-threaded process. It makes system calls and small allocations.
     #[allow(unsafe_code)]
     unsafe {
@@ -149,9 +158,13 @@ fn confine() -> std::io::Result<()> {
 }
 
 /// Waits for the end of the child, of the worker or of the time. Then all processes are killed.
-fn watch(pipe: &OwnedFd, child: Pid, group: Option<&ChildGroup>) -> std::io::Result<ExitStatus> {
+fn watch(
+    pipe: &OwnedFd,
+    child: Pid,
+    mut lives_until: Instant,
+    group: Option<&ChildGroup>,
+) -> std::io::Result<ExitStatus> {
     let pidfd = pidfd_open(child, PidfdFlags::empty())?;
-    let mut lives_until = monotonic() + Duration::from_secs(60);
     let mut reads_pipe = true;
     let mut status = None;
     loop {

@@ -194,7 +194,7 @@ impl StartedChild {
         first: FirstRequest,
     ) -> Result<Self, OpenError> {
         let started_at = now_ms();
-        let child = spawn(target).map_err(OpenError::Failed)?;
+        let child = spawn(target).await.map_err(OpenError::Failed)?;
         let mux = Mux::new();
         let (bridge, rmcp) = new_bridge(mux.clone());
         let opening = Opening {
@@ -265,7 +265,7 @@ impl StartedChild {
 }
 
 /// Starts the process of a server under a guard.
-fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> {
+async fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> {
     let env = target.env.iter();
     let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
     let secret_env = target.secret_env.iter();
@@ -276,6 +276,7 @@ fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> {
         env.chain(secret_env),
         target.ttl,
     )
+    .await
     .map_err(|error| format!("it cannot be started: {error}"))?;
     target.children.add(&child.process);
     Ok(child)

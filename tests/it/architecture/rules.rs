@@ -10,6 +10,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("mongodb", &["adapters"]),
     ("rmcp", &["workers"]),
     ("landlock", &["workers"]),
+    // The guard starter forks.
+    ("libc", &["workers"]),
     // The command line ends the echo of a terminal.
     ("rustix", &["workers", "app", "http", "cli"]),
     ("aes_gcm", &["crypto"]),
@@ -71,8 +73,8 @@ const READS_ENVIRONMENT: &[&str] = &[
     "src/config/env.rs",
     // The demo counts the variables that its server does not receive.
     "src/cli/demo/story.rs",
-    // Passes PATH and similar variables on to a child, whose environment starts empty.
-    "workers/guard/mod.rs",
+    // Passes PATH and similar variables on to the guards, whose environment starts empty.
+    "workers/guard/start.rs",
 ];
 
 /// Token sequences that the code style replaces, and their replacement.

@@ -67,7 +67,7 @@ async fn two_hundred_users_of_one_program_get_their_own_values() {
 fn servers(app: &App) -> usize {
     let processes = left_of(app.dir.path()).into_iter();
     processes
-        .filter(|(_, line)| line.contains("server.py") && !line.contains("guard"))
+        .filter(|(_, line)| line.contains("server.py") && !line.starts_with("mcp-api"))
         .count()
 }
 
@@ -79,7 +79,7 @@ fn assert_one_value(pid: u32) {
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let values = environment.matches("KEY=s3cret").count();
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let is_server = command.contains("server.py") && !command.contains("guard");
+    let is_server = command.contains("server.py") && !command.starts_with("mcp-api");
     assert!(values <= usize::from(is_server), "{command}: {values}");
 }
 

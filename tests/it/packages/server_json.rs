@@ -39,7 +39,7 @@ async fn state_for(app: &App, user: &str, server: &str) -> Value {
 /// Returns the running servers of packages, without installers.
 fn servers(app: &App) -> Vec<(u32, String)> {
     let processes = left_of(app.dir.path()).into_iter();
-    let is_server = |line: &str| line.contains("acme-crm") && !line.contains("guard");
+    let is_server = |line: &str| line.contains("acme-crm") && !line.starts_with("mcp-api");
     processes.filter(|(_, line)| is_server(line)).collect()
 }
 
