@@ -276,7 +276,7 @@ impl ClientAsker for CallClient {
         if !self.capabilities.has(ClientCapabilities::ELICITATION_URL) {
             return;
         }
-        // A notification has no number. The client that misses it finds out by its next call.
+        // A notification has no number. It may be lost, because the call goes on without it.
         if let Some(message) = self.message(0, ELICITATION_COMPLETED, Some(params)) {
             self.interim.send_request(message);
         }

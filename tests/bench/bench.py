@@ -299,7 +299,7 @@ def features(args):
     message["params"]["_meta"] = {**META, "progressToken": "__ID__"}
     with_notices.body = json.dumps(message)
     big = copy.copy(through)
-    big.name = "pass-through, a result of 1 MiB"
+    big.name = "a result of 1 MiB (pass-through)"
     big.body = json.dumps({"username": "u", "serverName": "echo", "methodName": "big", "args": {"size": 1 << 20}})
     read = copy.copy(call)
     read.name = "resources/read of 1 MiB"

@@ -70,7 +70,7 @@ impl Child {
 
     /// Returns the first method that each child has read.
     fn first_methods(&self) -> Vec<String> {
-        let is_start = |line: &String| !line.starts_with("listen") && !line.starts_with("cancel");
+        let is_start = |line: &String| ["initialize", "server/discover"].contains(&line.as_str());
         self.lines().into_iter().filter(is_start).collect()
     }
 
@@ -139,6 +139,29 @@ async fn a_child_that_fails_is_started_twice_and_the_error_names_its_exit_code()
     assert!(text.contains("it exited with code 3"), "{text}");
     let first = child.first_methods();
     assert_eq!(first[..2], ["server/discover", "initialize"], "{first:?}");
+}
+
+#[tokio::test]
+async fn a_child_that_drops_the_probe_and_refuses_initialize_says_why() {
+    let (child, server) = Child::new("refuses");
+    let begun = Instant::now();
+    let registered = child.app.post("/mcp/servers", server).await;
+    let text = registered.body.to_string();
+    assert!(text.contains("the key is missing"), "{text}");
+    assert!(begun.elapsed() < SILENCE * 4, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_child_that_ends_its_stream_is_asked_again_and_lists_its_tools_again() {
+    let child = Child::connected("ends a stream").await;
+    let count = |start: &str| {
+        let lines = child.lines();
+        lines.iter().filter(|line| line.starts_with(start)).count()
+    };
+    wait_until("the child is asked again", async || {
+        count("listen") == 2 && count("list") == 2 + 2
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -126,11 +126,16 @@ pub async fn spawn<'a>(
         stdout: stdout_write.into(),
         stderr: stderr_write.into(),
     };
-    // The starter may be slow, and other tasks of this thread must not wait for it.
-    let start = move || Process::start(&descriptors, life, lives_until);
+    // The starter may be slow, and other tasks of this thread must not wait for it. A start whose caller has gone, or whose
+    // lease has ended meanwhile, must not run the command.
+    let caller = Arc::new(());
+    let waiting = Arc::downgrade(&caller);
+    let is_wanted = move || waiting.strong_count() > 0 && monotonic() < lives_until;
+    let start = move || Process::start(&descriptors, life, lives_until, is_wanted);
     let process = tokio::task::spawn_blocking(start)
         .await
         .map_err(io::Error::other)??;
+    drop(caller);
     Ok(GuardedChild {
         stdin,
         stdout,
@@ -139,14 +144,24 @@ pub async fn spawn<'a>(
     })
 }
 
+fn not_wanted() -> io::Error {
+    let sentence = "its caller or its time has gone before the start";
+    io::Error::new(io::ErrorKind::TimedOut, sentence)
+}
+
 impl Process {
     /// Starts a guard, and lets its child live until a moment. Blocks until the guard runs.
     fn start(
         descriptors: &GuardDescriptors,
         life: LifePipe,
         lives_until: Instant,
+        is_wanted: impl Fn() -> bool,
     ) -> io::Result<Self> {
-        let guard = RunningGuard::start(descriptors)?;
+        let guard = RunningGuard::start(descriptors, &is_wanted)?;
+        if !is_wanted() {
+            // The pipe closes without a message, so the guard ends without a child.
+            return Err(not_wanted());
+        }
         // The guard starts the child after this message.
         life.renew(lives_until.saturating_duration_since(monotonic()));
         Ok(Self {

@@ -46,7 +46,7 @@ impl Drop for Registration {
 /// No round kills orphans while this value exists.
 pub(super) struct RoundPause(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
-/// Lets no round kill orphans. A child is started and registered during the pause, so no round takes it for an orphan.
+/// Keeps all rounds from killing orphans. A child is started and registered during the pause, so no round takes it for an orphan.
 pub(super) fn pause_rounds() -> RoundPause {
     RoundPause(ROUNDS.lock())
 }
@@ -103,7 +103,7 @@ pub fn processes_left() -> usize {
     LEFT.load(Ordering::Acquire)
 }
 
-/// Kills the processes that are not registered, two seconds at most. The pause shows that no child is being started.
+/// Kills the processes that are not registered, two seconds at most. The caller holds the pause, so nobody starts a child meanwhile.
 pub(super) fn kill_unregistered(_: &RoundPause) {
     let give_up = monotonic() + WAIT;
     while kill_children() > 0 && monotonic() < give_up {}

@@ -47,8 +47,9 @@ pub(super) fn run(descriptors: GuardDescriptors) -> ExitCode {
         return cannot_start("the guard", &error);
     }
     // A worker that has not registered this guard sends no message, and then the child must not start.
-    let Some((RENEW, time)) = read_message(life.as_fd()) else {
-        return ExitCode::FAILURE;
+    let time = match read_message(life.as_fd()) {
+        Some((RENEW, time)) if !time.is_zero() => time,
+        _ => return ExitCode::FAILURE,
     };
     let lives_until = monotonic() + time;
     let program = match program::read(program) {

@@ -1,5 +1,5 @@
 //! The messages between the worker and the guard starter: a request with the descriptors of a guard, and a reply with the
-//! id of its process. The socket keeps the limits of messages.
+//! id of its process. The socket (SEQPACKET) delivers whole messages.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

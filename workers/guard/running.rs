@@ -21,12 +21,15 @@ pub(super) struct RunningGuard {
 }
 
 impl RunningGuard {
-    /// Starts a guard. Blocks until the guard runs.
+    /// Starts a guard, if it is still wanted when its turn comes. Blocks until the guard runs.
     ///
     /// # Errors
     /// The error of the system.
-    pub(super) fn start(descriptors: &GuardDescriptors) -> io::Result<Self> {
-        let registration = start::start_guard(descriptors)?;
+    pub(super) fn start(
+        descriptors: &GuardDescriptors,
+        is_wanted: impl Fn() -> bool,
+    ) -> io::Result<Self> {
+        let registration = start::start_guard(descriptors, is_wanted)?;
         // The id is valid, because only this worker reaps the guard.
         let process = pidfd_open(registration.pid(), PidfdFlags::empty())?;
         // SAFETY: the `AsyncFd` owns the descriptor, and no code closes or replaces it.

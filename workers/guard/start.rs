@@ -12,9 +12,9 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
-use super::PASSED_ON;
 use super::orphans::{self, Registration};
 use super::request::{GuardDescriptors, receive_reply, send_request};
+use super::{PASSED_ON, not_wanted};
 
 /// How long the starter may take to start a guard. The first time includes the start of the starter.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
@@ -33,16 +33,22 @@ struct Starter {
 ///
 /// # Errors
 /// The error of the system.
-pub(super) fn start_guard(descriptors: &GuardDescriptors) -> io::Result<Registration> {
+pub(super) fn start_guard(
+    descriptors: &GuardDescriptors,
+    is_wanted: impl Fn() -> bool,
+) -> io::Result<Registration> {
     // Before the guard is registered, it looks like an orphan.
     let pause = orphans::pause_rounds();
     let mut starter = STARTER.lock();
+    if !is_wanted() {
+        return Err(not_wanted());
+    }
     let guard = match request_guard(&mut starter, descriptors) {
         Ok(guard) => guard,
         Err(error) => {
             tracing::warn!(%error, "the guard starter does not answer; starting another guard starter");
-            // A guard that the lost starter has started waits for its first message. It must not get the message that is
-            // meant for the next guard.
+            // A guard that the lost starter has started waits for its first message. The message for the next guard must not
+            // reach the lost guard.
             orphans::kill_unregistered(&pause);
             request_guard(&mut starter, descriptors)?
         }

@@ -1,5 +1,7 @@
 //! The traits between the MCP client and the program that uses it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use hyper::Uri;
 use hyper::header::HeaderMap;
@@ -60,8 +62,8 @@ pub trait NotificationSink: Send + Sync {
     /// The server sent a notification that another part of it has changed.
     fn changed(&self, part: ChangedPart);
 
-    /// The process was started a second time, because it did not answer the first request of the client. The lines of the
-    /// first process do not explain how the second one ends.
+    /// The client has started the program a second time, with another first request. The lines of the first process do not
+    /// explain how the second process ends.
     fn started_again(&self);
 
     /// Redacts a line and stores it.
@@ -72,6 +74,12 @@ pub trait NotificationSink: Send + Sync {
 
     /// Records how a server speaks MCP. The connection counts as open only afterwards.
     async fn protocol_detected(&self, mode: ProtocolMode);
+}
+
+/// Says how long a child may live without a renewal.
+pub trait ChildLifetime: Send + Sync {
+    /// Returns the time from now on. Zero: the child must not start.
+    fn left(&self) -> Duration;
 }
 
 /// Receives the progress notifications of one call.

@@ -28,8 +28,8 @@ pub use self::connection::Connection;
 pub use self::frame::RequestParams;
 pub use self::handshake::Handshake;
 pub use self::host::{
-    AccessTokens, AppliedToken, ClientAsker, Credentials, LogListener, LogSource, LogText,
-    NotificationSink, ProgressListener, RedactionGuard, SessionStore,
+    AccessTokens, AppliedToken, ChildLifetime, ClientAsker, Credentials, LogListener, LogSource,
+    LogText, NotificationSink, ProgressListener, RedactionGuard, SessionStore,
 };
 pub use self::http::HttpTarget;
 pub use self::jsonrpc::RpcError;

@@ -317,10 +317,22 @@ impl Mux {
         self.state.lock().calls.contains_key(&id)
     }
 
-    /// Handles the `params` of a progress notification, if the request still waits and wants progress.
+    /// Handles the `params` of a progress notification, if the call still waits and wants progress.
     pub fn progress(&self, id: u64, params: &RawValue) {
+        self.apply(id, false, params);
+    }
+
+    /// Handles the `params` of the notification that the server has accepted a stream.
+    pub fn acknowledge(&self, id: u64, params: &RawValue) {
+        self.apply(id, true, params);
+    }
+
+    fn apply(&self, id: u64, is_stream: bool, params: &RawValue) {
         let state = self.state.lock();
-        let effects = state.calls.get(&id).and_then(|call| call.progress.clone());
+        let call = state.calls.get(&id);
+        let effects = call
+            .filter(|call| call.is_stream == is_stream)
+            .and_then(|call| call.progress.clone());
         // The listener works on the text, and other calls must not wait for that.
         drop(state);
         if let Some(effects) = effects {

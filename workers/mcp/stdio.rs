@@ -18,7 +18,7 @@ use self::listen::listen;
 use self::opening::{FirstRequest, OpenError, Opened, Opening};
 use super::call::{CallError, ClientOptions, ConnectError, UserRequest, call_over};
 use super::handshake::Handshake;
-use super::host::NotificationSink;
+use super::host::{ChildLifetime, NotificationSink};
 use super::jsonrpc::note;
 use super::line_reader::LineReader;
 use super::mux::Mux;
@@ -46,8 +46,8 @@ pub struct StdioTarget<'a> {
     pub secret_env: &'a [(String, Zeroizing<String>)],
     /// The set that renews the child's life.
     pub children: &'a guard::ChildSet,
-    /// The time until the guard kills a child without a renewal.
-    pub ttl: Duration,
+    /// The time until the guard kills a child without a renewal. A second child has less of it.
+    pub lifetime: &'a dyn ChildLifetime,
     /// A child that reads nothing for this time is closed.
     pub stall_limit: Duration,
     /// How the server spoke when it was started last.
@@ -88,8 +88,8 @@ struct StartedChild {
 }
 
 impl StdioConnection {
-    /// Starts the child, opens the session and lists the tools. If the first request was not the right one for the child,
-    /// a second child gets the other one. Dropping the future kills the child.
+    /// Starts the child, opens the session and lists the tools. If the child does not take the first request, the client
+    /// starts a second child and sends the other first request. Dropping the future kills the child.
     pub async fn connect(
         mut target: StdioTarget<'_>,
         options: ClientOptions,
@@ -98,7 +98,9 @@ impl StdioConnection {
         let first = FirstRequest::for_known(target.protocol);
         let started = match StartedChild::start(&target, &options, first).await {
             Err(OpenError::WrongFirstRequest(reason)) => {
-                let text = format!("it is started again with another first request: {reason}");
+                let text = format!(
+                    "the worker starts it again and sends the other first request: {reason}"
+                );
                 note(&*options.sink, &text);
                 options.sink.started_again();
                 StartedChild::start(&target, &options, first.other()).await
@@ -106,7 +108,9 @@ impl StdioConnection {
             started => started,
         };
         let started = started.map_err(|error| error.to_string())?;
-        options.sink.protocol_detected(started.mode()).await;
+        if target.protocol != Some(started.mode()) {
+            options.sink.protocol_detected(started.mode()).await;
+        }
         let (connection, tools) = started.into_connection(options, resources);
         Ok((connection, tools))
     }
@@ -213,6 +217,13 @@ impl StartedChild {
             Ok(opened) => opened,
             Err(error) => return Err(child.open_error(error).await),
         };
+        if opened.era() == Era::Modern {
+            // Begins before the list, so that the child reports each change of the list.
+            let (sink, watch) = (options.sink.clone(), options.watch.clone());
+            child
+                .tasks
+                .push(tokio::spawn(listen(mux.clone(), sink, watch)));
+        }
         let sink = &*options.sink;
         match list_over(&mux, opened.era(), sink, options.result_limit).await {
             Ok(tools) => Ok(Self {
@@ -232,7 +243,7 @@ impl StartedChild {
         }
     }
 
-    /// Begins to follow the changes that the server reports.
+    /// Begins to subscribe to resources in a session.
     fn into_connection(
         self,
         options: ClientOptions,
@@ -245,10 +256,10 @@ impl StartedChild {
             result_limit,
         } = options;
         let mux = child.mux.clone();
-        child.tasks.push(match self.opened.era() {
-            Era::Modern => tokio::spawn(listen(mux.clone(), watch)),
-            Era::Legacy => tokio::spawn(subscribe_over(mux.clone(), sink.clone(), watch)),
-        });
+        if self.opened.era() == Era::Legacy {
+            let subscribing = subscribe_over(mux.clone(), sink.clone(), watch);
+            child.tasks.push(tokio::spawn(subscribing));
+        }
         let connection = StdioConnection {
             mux,
             sink,
@@ -274,7 +285,7 @@ async fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> 
         target.command,
         target.args,
         env.chain(secret_env),
-        target.ttl,
+        target.lifetime.left(),
     )
     .await
     .map_err(|error| format!("it cannot be started: {error}"))?;

@@ -7,6 +7,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use tokio::sync::Notify;
 use url::Url;
 
+use super::lease::LocalLease;
 use super::log_buffer::{LogBuffer, shorten};
 use super::remote_state::RemoteState;
 use super::token_header::TokenHeader;
@@ -24,8 +25,8 @@ use crate::workers::credentials::remote::SealedCredentials;
 use crate::workers::guard;
 use crate::workers::install::PackageHandle;
 use crate::workers::mcp::{
-    AccessTokens, ClientOptions, ConnectError, Connection, HttpTarget, LogSource, LogText,
-    NotificationSink, ResourceWatch, StdioTarget,
+    AccessTokens, ChildLifetime, ClientOptions, ConnectError, Connection, HttpTarget, LogSource,
+    LogText, NotificationSink, ResourceWatch, StdioTarget,
 };
 use crate::workers::oauth::token_source::TokenSource;
 use crate::workers::redact::Redactor;
@@ -50,9 +51,25 @@ pub struct ConnectionDeps {
     pub result_limit: usize,
     /// The set that renews the child's life while the worker holds the lease.
     pub child: Arc<guard::ChildSet>,
-    /// The time until the guard kills a child without a renewal.
-    pub ttl: Duration,
+    pub lifetime: Lifetime,
     pub remote: RemoteState,
+}
+
+/// The time that a child may live without a renewal.
+#[derive(Clone)]
+pub enum Lifetime {
+    /// Until the lease of the server ends.
+    Lease(Arc<LocalLease>),
+    Fixed(Duration),
+}
+
+impl ChildLifetime for Lifetime {
+    fn left(&self) -> Duration {
+        match self {
+            Self::Lease(lease) => lease.left(),
+            Self::Fixed(time) => *time,
+        }
+    }
 }
 
 /// The lines of the connection of one user, as this user may see them.
@@ -99,7 +116,7 @@ pub async fn open_connection(
                 env,
                 secret_env: &secrets.variables,
                 children: &deps.child,
-                ttl: deps.ttl,
+                lifetime: &deps.lifetime,
                 stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
                 protocol: server.protocol,
                 resources: Some(Box::new((package, secrets.redaction))),
@@ -198,9 +215,10 @@ impl NotificationSink for ServerSink {
     }
 
     fn started_again(&self) {
-        self.log_buffer.begin_run();
-        if let Some(own) = &self.own_lines {
-            own.buffer.begin_run();
+        // The lines of a user's process explain nothing about the process of all users.
+        match &self.own_lines {
+            Some(own) => own.buffer.begin_run(),
+            None => self.log_buffer.begin_run(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{ConnectionDeps, open_connection};
+use super::connect::{ConnectionDeps, Lifetime, open_connection};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::remote_state::RemoteState;
@@ -36,7 +36,7 @@ pub async fn probe_server(
         watch: Arc::default(),
         result_limit: manager.limits.result,
         child: Arc::default(),
-        ttl: limit + LIFE_MARGIN,
+        lifetime: Lifetime::Fixed(limit + LIFE_MARGIN),
         remote: RemoteState {
             sealed_store: manager.sealed_store.clone(),
             appender: manager.appender.clone(),

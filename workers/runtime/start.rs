@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{self, ConnectionDeps};
+use super::connect::{self, ConnectionDeps, Lifetime};
 use super::handle::RunState;
 use super::reconcile::wait_for_change;
 use super::supervisor::{Started, StopCause, Supervisor};
@@ -107,7 +107,7 @@ impl Supervisor {
                 watch: handle.watches.shared.clone(),
                 result_limit: manager.limits.result,
                 child: handle.child.clone(),
-                ttl: handle.lease.left(),
+                lifetime: Lifetime::Lease(handle.lease.clone()),
                 remote: manager.memory(&server, &handle, None),
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{ConnectionDeps, OwnLines, open_connection};
+use super::connect::{ConnectionDeps, Lifetime, OwnLines, open_connection};
 use super::description_sync::record_description;
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
@@ -56,7 +56,7 @@ pub(super) async fn connect(
         watch: entry.watch.clone(),
         result_limit: manager.limits.result,
         child: handle.child.clone(),
-        ttl: handle.lease.left(),
+        lifetime: Lifetime::Lease(handle.lease.clone()),
         remote: manager.memory(server, handle, Some(user.clone())),
     };
     entry.own_lines.begin_run();

@@ -145,7 +145,7 @@ impl CallChannel {
     /// Returns the client for the worker, if the worker needs it: to ask the client, to ask the server for progress, or to
     /// let a server of 2026-07-28 ask in its result.
     pub(super) fn client_of(&self, server: &Server) -> Option<McpClient> {
-        let asks_in_result = self.client.era == Era::Modern && upstream_era(server) == Era::Modern;
+        let asks_in_result = self.client.era == Era::Modern && may_be_modern(server);
         let is_needed = asks_in_result || self.interim.is_some();
         is_needed.then_some(self.client)
     }
@@ -356,8 +356,8 @@ impl ResultShape {
     }
 
     fn apply(&self, result: &Bytes) -> Result<ClientResult, Failure> {
-        let upstream = upstream_era(&self.server);
-        let is_modern = upstream == Era::Modern && self.era == Era::Modern;
+        let upstream = era_of_result(&self.exchange, &self.server);
+        let is_modern = may_be_modern(&self.server) && self.era == Era::Modern;
         if is_modern && InputRequired::parse(result)?.is_some() {
             let scope = self.scope();
             return Ok(ClientResult {
@@ -390,7 +390,25 @@ fn declares_resources(server: &Server) -> bool {
     description.is_some_and(|description| description.declares("resources"))
 }
 
-/// Returns the era of a server's results.
+/// Whether a result of a server may ask for input. The first call of a server may find out how the server speaks.
+pub(super) fn may_be_modern(server: &Server) -> bool {
+    matches!(server.protocol, None | Some(ProtocolMode::Stateless))
+}
+
+/// Returns the era of a result that has arrived. The call may have found out how its server speaks.
+pub(super) fn era_of_result(exchange: &Exchange, server: &Server) -> Era {
+    if server.protocol.is_some() {
+        return upstream_era(server);
+    }
+    let catalog = exchange.state.catalog();
+    upstream_era(
+        catalog
+            .server_by_id(server.id)
+            .map_or(server, |newest| newest),
+    )
+}
+
+/// Returns the era of a server's results, as far as it is known.
 pub(super) fn upstream_era(server: &Server) -> Era {
     match server.protocol {
         Some(ProtocolMode::Stateless) => Era::Modern,

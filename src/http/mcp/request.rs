@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 
 use super::all_servers;
 use super::answer::Outcome;
-use super::call::{CallChannel, CallingClient, RunningCall, traceparent, upstream_era};
+use super::call::{
+    CallChannel, CallingClient, RunningCall, era_of_result, may_be_modern, traceparent,
+};
 use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::{RpcError, request_failure};
@@ -170,8 +172,8 @@ impl ClientRequest {
 
     /// Returns the result of a server in the form of the client's era.
     fn shape(&self, server: &Server, result: &Bytes) -> Result<Bytes, Failure> {
-        let upstream = upstream_era(server);
-        let is_modern = upstream == Era::Modern && self.era == Era::Modern;
+        let upstream = era_of_result(&self.exchange, server);
+        let is_modern = may_be_modern(server) && self.era == Era::Modern;
         if is_modern
             && self.method.named_parameter().is_some()
             && InputRequired::parse(result)?.is_some()

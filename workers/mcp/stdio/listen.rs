@@ -8,12 +8,14 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 
 use crate::core::mcp::version::Era;
+use crate::core::model::upstream_change::ChangedPart;
 use crate::workers::mcp::call::ProgressEffects;
 use crate::workers::mcp::frame::request;
-use crate::workers::mcp::host::ProgressListener;
-use crate::workers::mcp::mux::{Closed, Mux, PendingRequest, RpcReply};
+use crate::workers::mcp::host::{NotificationSink, ProgressListener};
+use crate::workers::mcp::mux::{Closed, Mux, PendingRequest};
 use crate::workers::mcp::request_meta::{LISTEN, listen_members, params};
 use crate::workers::mcp::resource_watch::{ResourceWatch, WatchedUris};
+use crate::workers::mcp::tool_list::method_result;
 
 /// How long the child may take until it accepts the request.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(5);
@@ -43,12 +45,20 @@ enum StreamEnd {
 }
 
 /// Keeps a request open until the connection ends.
-pub(super) async fn listen(mux: Arc<Mux>, watch: Arc<ResourceWatch>) {
+pub(super) async fn listen(
+    mux: Arc<Mux>,
+    sink: Arc<dyn NotificationSink>,
+    watch: Arc<ResourceWatch>,
+) {
     // The connection has ended, which ends the request too.
-    let _: Result<(), Closed> = follow(&mux, &watch).await;
+    let _: Result<(), Closed> = follow(&mux, &*sink, &watch).await;
 }
 
-async fn follow(mux: &Arc<Mux>, watch: &ResourceWatch) -> Result<(), Closed> {
+async fn follow(
+    mux: &Arc<Mux>,
+    sink: &dyn NotificationSink,
+    watch: &ResourceWatch,
+) -> Result<(), Closed> {
     let mut wanted = watch.subscribe();
     let mut pause = FIRST_PAUSE;
     let mut previous = None;
@@ -63,10 +73,14 @@ async fn follow(mux: &Arc<Mux>, watch: &ResourceWatch) -> Result<(), Closed> {
                 previous = Some(stream);
             }
             StreamEnd::Ended => {
-                let _ = tokio::time::timeout(pause, mux.closed()).await;
+                wait_for_next(mux, &mut wanted, pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
+                // The child could not report the changes of the pause.
+                sink.tools_changed();
+                sink.changed(ChangedPart::Prompts);
+                sink.changed(ChangedPart::Resources);
             }
-            // Nothing more can be done for the watched resources.
+            // The child reports no changes, so nobody waits for its subscriptions.
             StreamEnd::Refused => return record_all(mux, watch, wanted).await,
         }
     }
@@ -94,12 +108,25 @@ async fn wait_for_end(
         }
     };
     tokio::select! {
-        reply = stream.reply() => Ok(match reply? {
-            RpcReply::Error(_) => StreamEnd::Refused,
-            RpcReply::Result(_) | RpcReply::TooLarge => StreamEnd::Ended,
+        reply = stream.reply() => Ok(match method_result(LISTEN, reply?) {
+            // The child does not know the method.
+            Ok(None) => StreamEnd::Refused,
+            Ok(Some(_)) | Err(_) => StreamEnd::Ended,
         }),
         () = changed => Ok(StreamEnd::OtherResources(stream)),
     }
+}
+
+/// Waits for a pause, for the end of the connection, or until clients watch other resources.
+async fn wait_for_next(mux: &Mux, wanted: &mut watch::Receiver<WatchedUris>, pause: Duration) {
+    let next = async {
+        tokio::select! {
+            () = mux.closed() => {}
+            // The watch lives as long as its connection.
+            Ok(()) = wanted.changed() => {}
+        }
+    };
+    let _ = tokio::time::timeout(pause, next).await;
 }
 
 async fn record_all(

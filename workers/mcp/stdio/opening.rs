@@ -23,6 +23,8 @@ use crate::workers::mcp::rmcp_bridge::{RmcpBridge, client_config};
 /// A child that has not answered `server/discover` for this time gets `initialize` too, because servers of earlier revisions
 /// may drop requests that they do not know.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long a child that has refused `initialize` may still answer `server/discover`.
+const LATE_ANSWER: Duration = Duration::from_secs(5);
 /// Errors with which only a server of 2026-07-28 answers.
 const MODERN_ERRORS: std::ops::RangeInclusive<i64> = -32021..=-32020;
 
@@ -137,14 +139,19 @@ async fn discover(
     let failed = |error: ClientInitializeError| OpenError::Failed(error.to_string());
     let reply = match tokio::time::timeout(SILENCE, &mut asking).await {
         Ok(reply) => reply,
+        // A child that answers both at once speaks 2026-07-28, so its answer to `server/discover` counts.
         Err(_) => tokio::select! {
+            biased;
             reply = &mut asking => reply,
             session = &mut initializing => match session {
                 Ok(session) => return Ok(opened(session)),
-                Err(refusal) => return match Discovered::from_reply(asking.await) {
-                    Discovered::Modern(handshake) => Ok(Opened::Modern { handshake }),
-                    Discovered::Legacy | Discovered::Ended => Err(failed(refusal)),
-                },
+                Err(refusal) => {
+                    let late = tokio::time::timeout(LATE_ANSWER, asking).await;
+                    return match late.map(Discovered::from_reply) {
+                        Ok(Discovered::Modern(handshake)) => Ok(Opened::Modern { handshake }),
+                        _ => Err(failed(refusal)),
+                    };
+                }
             },
         },
     };
