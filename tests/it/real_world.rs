@@ -5,11 +5,12 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{App, fixture, python};
+use crate::harness::{App, answer, fixture, python};
 use crate::wait::{wait_for, wait_until};
 
 /// What the program makes of a server.
@@ -232,7 +233,16 @@ async fn a_child_that_stops_reading_is_restarted_and_keeps_no_frames() {
         let body = json!({ "serverName": "deaf", "methodName": "echo", "args": args, "timeoutMs": timeout });
         app.post("/mcp/tool/call", body)
     };
-    let large = "x".repeat(4 << 20);
+    // Each call sends the same bytes, because a test that builds 48 large bodies starves its own connections.
+    let large = json!({
+        "serverName": "deaf", "methodName": "echo", "args": { "message": "x".repeat(4 << 20) }, "timeoutMs": 1000,
+    });
+    let large = Bytes::from(large.to_string());
+    let call_large = || {
+        let request = app.http.post(format!("{}/mcp/tool/call", app.url));
+        let request = request.header("content-type", "application/json");
+        answer(request.body(large.clone()))
+    };
     let stop = call(json!({ "stop": true }), 20_000);
     // A call that arrives before the stop has an answer.
     let late = async {
@@ -240,7 +250,7 @@ async fn a_child_that_stops_reading_is_restarted_and_keeps_no_frames() {
             body["server"]["logs"].to_string().contains("reads no more")
         })
         .await;
-        join_all((0..48).map(|_| call(json!({ "message": large.as_str() }), 1000))).await
+        join_all((0..48).map(|_| call_large())).await
     };
     let (stopped, late) = tokio::join!(stop, late);
     assert_ne!(stopped.status, 200, "{}", stopped.body);
