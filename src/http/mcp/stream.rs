@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt as _, stream};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -21,6 +21,9 @@ use crate::ports::interim::Interim;
 
 /// The time after which a call is answered with a stream, so that a client sees a first byte in time.
 const UPGRADE_AFTER: Duration = Duration::from_secs(10);
+
+/// Texts that are ready are joined up to this number of bytes.
+const MAX_WRITE: usize = 64 * 1024;
 
 /// Waits for the outcome of a call. Dropping the response cancels the call.
 pub(super) async fn answer_call(
@@ -191,13 +194,29 @@ impl CallStream {
                 Err(RecvError::Closed) => break next_part(&self.exchange, &mut self.call).await,
             }
         };
-        Some(match part {
+        Some(self.with_ready_parts(part))
+    }
+
+    /// Returns a part as a text, together with the parts that are ready too, so that one write sends them all.
+    fn with_ready_parts(&mut self, part: Part) -> Bytes {
+        let mut text = self.text_of(part);
+        while !self.has_ended && text.len() < MAX_WRITE {
+            let Some(part) = next_part(&self.exchange, &mut self.call).now_or_never() else {
+                break;
+            };
+            text = [text, self.text_of(part)].concat().into();
+        }
+        text
+    }
+
+    fn text_of(&mut self, part: Part) -> Bytes {
+        match part {
             Part::Message(text) => text,
             Part::Outcome(outcome) => {
                 self.has_ended = true;
                 event(&outcome.message(Some(&self.id)))
             }
-        })
+        }
     }
 }
 
