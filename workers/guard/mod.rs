@@ -126,8 +126,8 @@ pub async fn spawn<'a>(
         stdout: stdout_write.into(),
         stderr: stderr_write.into(),
     };
-    // The starter may be slow, and other tasks of this thread must not wait for it. A start whose caller has gone, or whose
-    // lease has ended meanwhile, must not run the command.
+    // The starter may be slow, and other tasks of this thread must not wait for it. If the caller drops this future or the
+    // lease ends during the wait, the worker must not run the command.
     let caller = Arc::new(());
     let waiting = Arc::downgrade(&caller);
     let is_wanted = move || waiting.strong_count() > 0 && monotonic() < lives_until;
@@ -145,7 +145,7 @@ pub async fn spawn<'a>(
 }
 
 fn not_wanted() -> io::Error {
-    let sentence = "its caller or its time has gone before the start";
+    let sentence = "the lease of the server ended, or the request was cancelled, before the start";
     io::Error::new(io::ErrorKind::TimedOut, sentence)
 }
 

@@ -1,8 +1,8 @@
 //! The processes that a guard leaves behind become children of the worker, and the worker kills them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroI32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -19,8 +19,11 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Pause between two rounds in the background.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(5);
 
-/// The guards of this worker and their starter. Every other child of the worker is an orphan.
-static REGISTERED: Mutex<BTreeSet<NonZeroI32>> = Mutex::new(BTreeSet::new());
+/// The guards of this worker and their starter, with the number of each registration. Every other child of the worker is an
+/// orphan.
+static REGISTERED: Mutex<BTreeMap<NonZeroI32, u64>> = Mutex::new(BTreeMap::new());
+/// The number of the next registration.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Held while a round kills orphans, and while a guard is started that is not registered yet.
 static ROUNDS: Mutex<()> = Mutex::new(());
 /// A background thread kills orphans.
@@ -29,31 +32,41 @@ static IS_KILLING: AtomicBool = AtomicBool::new(false);
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
 /// The registration of a guard or of the starter, until the worker has waited for its end.
-pub(super) struct Registration(Pid);
+pub(super) struct Registration {
+    pid: Pid,
+    number: u64,
+}
 
 impl Registration {
     pub(super) fn pid(&self) -> Pid {
-        self.0
+        self.pid
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        REGISTERED.lock().remove(&self.0.as_raw_nonzero());
+        let mut registered = REGISTERED.lock();
+        let pid = self.pid.as_raw_nonzero();
+        // The system may have given the id to another guard, which has a registration of its own.
+        if registered.get(&pid) == Some(&self.number) {
+            registered.remove(&pid);
+        }
     }
 }
 
 /// No round kills orphans while this value exists.
 pub(super) struct RoundPause(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
-/// Keeps all rounds from killing orphans. A child is started and registered during the pause, so no round takes it for an orphan.
+/// Keeps all rounds from killing orphans. The worker starts and registers a guard during the pause, so no round takes it for an
+/// orphan.
 pub(super) fn pause_rounds() -> RoundPause {
     RoundPause(ROUNDS.lock())
 }
 
 pub(super) fn register(pid: Pid) -> Registration {
-    REGISTERED.lock().insert(pid.as_raw_nonzero());
-    Registration(pid)
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    REGISTERED.lock().insert(pid.as_raw_nonzero(), number);
+    Registration { pid, number }
 }
 
 /// Makes this process the parent of all processes that lose their guard.
@@ -103,7 +116,8 @@ pub fn processes_left() -> usize {
     LEFT.load(Ordering::Acquire)
 }
 
-/// Kills the processes that are not registered, two seconds at most. The caller holds the pause, so nobody starts a child meanwhile.
+/// Kills the processes that are not registered, two seconds at most. The caller holds the pause, so no other task starts a
+/// guard.
 pub(super) fn kill_unregistered(_: &RoundPause) {
     let give_up = monotonic() + WAIT;
     while kill_children() > 0 && monotonic() < give_up {}
@@ -122,7 +136,7 @@ fn kill_children() -> usize {
     let mut orphans = 0;
     // Each orphan is killed as soon as it is seen, before it can fork again.
     for pid in children() {
-        if !registered.contains(&pid.as_raw_nonzero()) {
+        if !registered.contains_key(&pid.as_raw_nonzero()) {
             orphans += 1;
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);

@@ -194,7 +194,7 @@ impl Mux {
     pub fn try_send(&self, frame: Frame) {
         let space = self.space.clone();
         if let Ok(space) = space.try_acquire_many_owned(permits_for(frame.bytes.len())) {
-            // After the end nobody reads the frame.
+            // If the connection has ended, the server reads no frame.
             let _ = self.enqueue(frame, QueueSpace(space));
         }
     }

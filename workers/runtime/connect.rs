@@ -9,10 +9,10 @@ use url::Url;
 
 use super::lease::LocalLease;
 use super::log_buffer::{LogBuffer, shorten};
-use super::remote_state::RemoteState;
+use super::stored_state::StoredState;
 use super::token_header::TokenHeader;
 use crate::core::catalog::server::Server;
-use crate::core::decide::remote::RemoteFinding;
+use crate::core::decide::connection::ConnectionFinding;
 use crate::core::ids::ValueId;
 use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
@@ -52,7 +52,7 @@ pub struct ConnectionDeps {
     /// The set that renews the child's life while the worker holds the lease.
     pub child: Arc<guard::ChildSet>,
     pub lifetime: Lifetime,
-    pub remote: RemoteState,
+    pub stored: StoredState,
 }
 
 /// The time that a child may live without a renewal.
@@ -94,7 +94,7 @@ pub async fn open_connection(
             tools_changed: deps.tools_changed.clone(),
             changes: deps.changes.clone(),
             watch: deps.watch.clone(),
-            remote: deps.remote.clone(),
+            stored: deps.stored.clone(),
         }),
         watch: deps.watch.clone(),
         result_limit: deps.result_limit,
@@ -106,7 +106,7 @@ pub async fn open_connection(
     };
     match &transport {
         Transport::Stdio { command, args, env } => {
-            let state = &deps.remote;
+            let state = &deps.stored;
             let user = state.user.as_ref();
             let secrets =
                 open_environment(&state.sealed_store, server, user, &deps.redactor).await?;
@@ -135,7 +135,7 @@ async fn http_target(
     remote: &Remote,
     deps: &ConnectionDeps,
 ) -> Result<HttpTarget, ConnectError> {
-    let state = &deps.remote;
+    let state = &deps.stored;
     let url = Url::parse(&plain_url(&remote.url))
         .map_err(|error| format!("its URL cannot be used: {error}"))?;
     let tokens = access_tokens(server, deps);
@@ -166,7 +166,7 @@ async fn http_target(
 /// Returns the access token of the user, or of the server for all users, if tokens are stored. A credential that is the
 /// `Authorization` header leaves no place for a token.
 fn access_tokens(server: &Server, deps: &ConnectionDeps) -> Option<Arc<dyn AccessTokens>> {
-    let state = &deps.remote;
+    let state = &deps.stored;
     if server.config.declares_header(AUTHORIZATION.as_str()) {
         return None;
     }
@@ -197,7 +197,7 @@ struct ServerSink {
     tools_changed: Arc<Notify>,
     changes: Arc<ChangeQueue>,
     watch: Arc<ResourceWatch>,
-    remote: RemoteState,
+    stored: StoredState,
 }
 
 fn masked(redactor: &Redactor, text: LogText<'_>) -> String {
@@ -229,8 +229,8 @@ impl NotificationSink for ServerSink {
             return;
         }
         self.changes.add(UpstreamChange {
-            server: self.remote.server,
-            user: self.remote.user.clone(),
+            server: self.stored.server,
+            user: self.stored.user.clone(),
             part,
         });
     }
@@ -257,6 +257,6 @@ impl NotificationSink for ServerSink {
     }
 
     async fn protocol_detected(&self, mode: ProtocolMode) {
-        self.remote.found(RemoteFinding::Protocol(mode)).await;
+        self.stored.found(ConnectionFinding::Protocol(mode)).await;
     }
 }

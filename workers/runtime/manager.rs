@@ -13,14 +13,14 @@ use super::changes::publish_changes;
 use super::failover;
 use super::handle::ServerHandle;
 use super::lease::LocalLease;
-use super::remote_state::RemoteState;
+use super::stored_state::StoredState;
 use super::user_pool::{UserPool, follow_credentials};
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
-use crate::core::decide::remote::ConnectionTarget;
+use crate::core::decide::connection::ConnectionTarget;
 use crate::core::ids::{LeaseId, Position, ServerId, ValueId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::UserName;
@@ -211,13 +211,13 @@ impl ServerManager {
     }
 
     /// Returns the stored state of a server, or of one user's connection to it.
-    pub fn memory(
+    pub fn stored_state(
         &self,
         server: &Server,
         handle: &ServerHandle,
         user: Option<UserName>,
-    ) -> RemoteState {
-        RemoteState {
+    ) -> StoredState {
+        StoredState {
             sealed_store: self.sealed_store.clone(),
             appender: self.appender.clone(),
             grants: self.grants.clone(),

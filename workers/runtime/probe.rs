@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::connect::{ConnectionDeps, Lifetime, open_connection};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
-use super::remote_state::RemoteState;
 use super::start::not_ready;
+use super::stored_state::StoredState;
 use crate::core::catalog::server::Server;
-use crate::core::decide::remote::ConnectionTarget;
+use crate::core::decide::connection::ConnectionTarget;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::PackageHandle;
 
@@ -37,7 +37,7 @@ pub async fn probe_server(
         result_limit: manager.limits.result,
         child: Arc::default(),
         lifetime: Lifetime::Fixed(limit + LIFE_MARGIN),
-        remote: RemoteState {
+        stored: StoredState {
             sealed_store: manager.sealed_store.clone(),
             appender: manager.appender.clone(),
             grants: manager.grants.clone(),

@@ -108,7 +108,7 @@ impl Supervisor {
                 result_limit: manager.limits.result,
                 child: handle.child.clone(),
                 lifetime: Lifetime::Lease(handle.lease.clone()),
-                remote: manager.memory(&server, &handle, None),
+                stored: manager.stored_state(&server, &handle, None),
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
             match tokio::time::timeout(limit, connect::open_connection(&server, package, &deps))

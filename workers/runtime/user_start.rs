@@ -57,7 +57,7 @@ pub(super) async fn connect(
         result_limit: manager.limits.result,
         child: handle.child.clone(),
         lifetime: Lifetime::Lease(handle.lease.clone()),
-        remote: manager.memory(server, handle, Some(user.clone())),
+        stored: manager.stored_state(server, handle, Some(user.clone())),
     };
     entry.own_lines.begin_run();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());

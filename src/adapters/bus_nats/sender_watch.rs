@@ -1,7 +1,8 @@
 //! Finds out that the sender of a running ask has died, so that its work ends.
 //!
-//! A sender that gives up publishes a cancellation. A sender that dies publishes nothing, but its NATS connection ends, and
-//! nobody subscribes to its inbox any more. The NATS server reports that for each sign of life that asks for a reply.
+//! A sender that gives up publishes a cancellation. A sender that dies publishes nothing, but its NATS connection ends, and with
+//! it the subscription of its inbox. The worker sends each sign of life with a reply subject. If the inbox of the sender has no
+//! subscription, the NATS server sends the status "no responders" (503) to that subject.
 
 use std::sync::Arc;
 

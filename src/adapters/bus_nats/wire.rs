@@ -351,7 +351,7 @@ pub(super) fn busy(to: Subject) -> OutboundMessage {
     status_message(to, "busy")
 }
 
-/// Returns a sign of life. If nobody subscribes to the sender's inbox any more, the NATS server reports that to `report`.
+/// Returns a sign of life. If the sender's inbox has no subscription, the NATS server sends the status 503 to `report`.
 pub(super) fn working(to: Subject, report: Subject) -> OutboundMessage {
     OutboundMessage {
         reply: Some(report),

@@ -1,6 +1,7 @@
 //! The decisions: functions that take a catalog and a command and return events or a failure.
 
 pub mod access;
+pub mod connection;
 pub mod credential;
 pub mod dead_letter;
 pub mod google;
@@ -9,7 +10,6 @@ pub mod idempotency;
 pub mod job;
 pub mod link;
 pub mod package;
-pub mod remote;
 pub mod secret;
 pub mod server;
 #[cfg(test)]

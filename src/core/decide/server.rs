@@ -1,7 +1,7 @@
 //! The decisions about servers: registering, updating, enabling, disabling and deleting them, and recording their
 //! tools and descriptions.
 
-use super::remote::{session_ended, session_opened};
+use super::connection::{session_ended, session_opened};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{

@@ -401,11 +401,8 @@ pub(super) fn era_of_result(exchange: &Exchange, server: &Server) -> Era {
         return upstream_era(server);
     }
     let catalog = exchange.state.catalog();
-    upstream_era(
-        catalog
-            .server_by_id(server.id)
-            .map_or(server, |newest| newest),
-    )
+    let newest = catalog.server_by_id(server.id);
+    upstream_era(newest.map_or(server, Arc::as_ref))
 }
 
 /// Returns the era of a server's results, as far as it is known.

@@ -9,17 +9,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::core::mcp::version::Era;
 use crate::core::model::upstream_change::ChangedPart;
+use crate::time::clock::monotonic;
 use crate::workers::mcp::call::ProgressEffects;
-use crate::workers::mcp::frame::request;
+use crate::workers::mcp::frame;
 use crate::workers::mcp::host::{NotificationSink, ProgressListener};
-use crate::workers::mcp::mux::{Closed, Mux, PendingRequest};
+use crate::workers::mcp::mux::{Closed, Mux, PendingRequest, RpcReply};
 use crate::workers::mcp::request_meta::{LISTEN, listen_members, params};
 use crate::workers::mcp::resource_watch::{ResourceWatch, WatchedUris};
 use crate::workers::mcp::tool_list::method_result;
 
 /// How long the child may take until it accepts the request.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(5);
-/// The pause before the request that follows an ended one. It doubles up to [`MAX_PAUSE`] while requests end at once.
+/// The pause before the request that follows an ended one. It doubles up to [`MAX_PAUSE`], and begins again after a request
+/// that has lasted for this time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -34,10 +36,16 @@ impl ProgressListener for Acceptance {
     }
 }
 
+/// One request that stays open.
+struct Stream {
+    request: PendingRequest,
+    acceptance: Arc<Acceptance>,
+}
+
 /// The end of one request.
 enum StreamEnd {
-    /// Clients watch other resources. The old request stays open until the next one was accepted.
-    OtherResources(PendingRequest),
+    /// Clients watch other resources. The old request stays open until the child has accepted the next one.
+    OtherResources(Stream),
     /// The child has ended the stream.
     Ended,
     /// The child has no such request.
@@ -64,15 +72,24 @@ async fn follow(
     let mut previous = None;
     loop {
         let uris = wanted.borrow_and_update().clone();
-        let stream = open(mux, &uris).await?;
+        let mut stream = open(mux, &uris).await?;
+        let opened_at = monotonic();
+        let early_end = wait_for_acceptance(&mut stream).await?;
         drop(previous.take());
         watch.record_applied(uris);
-        match wait_for_end(stream, &mut wanted).await? {
+        let end = match early_end {
+            Some(end) => end,
+            None => wait_for_end(stream, &mut wanted).await?,
+        };
+        match end {
             StreamEnd::OtherResources(stream) => {
                 pause = FIRST_PAUSE;
                 previous = Some(stream);
             }
             StreamEnd::Ended => {
+                if opened_at.elapsed() >= MAX_PAUSE {
+                    pause = FIRST_PAUSE;
+                }
                 wait_for_next(mux, &mut wanted, pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
                 // The child could not report the changes of the pause.
@@ -80,26 +97,47 @@ async fn follow(
                 sink.changed(ChangedPart::Prompts);
                 sink.changed(ChangedPart::Resources);
             }
-            // The child reports no changes, so nobody waits for its subscriptions.
+            // The child reports no changes. A client that watches a resource gets its answer at once.
             StreamEnd::Refused => return record_all(mux, watch, wanted).await,
         }
     }
 }
 
-/// Sends the request, and waits until the child has accepted it.
-async fn open(mux: &Arc<Mux>, uris: &WatchedUris) -> Result<PendingRequest, Closed> {
+/// Sends the request.
+async fn open(mux: &Arc<Mux>, uris: &WatchedUris) -> Result<Stream, Closed> {
     let acceptance = Arc::<Acceptance>::default();
-    let stream = mux.register_stream(ProgressEffects::of_listener(acceptance.clone()))?;
+    let request = mux.register_stream(ProgressEffects::of_listener(acceptance.clone()))?;
     let params = params(Era::Modern, &listen_members(uris));
-    let frame = request(stream.id, LISTEN, &params);
-    let space = stream.reserve(frame.bytes.len()).await?;
-    stream.send(frame, space)?;
-    let _ = tokio::time::timeout(ACCEPT_LIMIT, acceptance.0.notified()).await;
-    Ok(stream)
+    let frame = frame::request(request.id, LISTEN, &params);
+    let space = request.reserve(frame.bytes.len()).await?;
+    request.send(frame, space)?;
+    Ok(Stream {
+        request,
+        acceptance,
+    })
+}
+
+/// Waits until the child has accepted the request, for a limited time. Returns the end of a request that ends before.
+async fn wait_for_acceptance(stream: &mut Stream) -> Result<Option<StreamEnd>, Closed> {
+    let acceptance = tokio::time::timeout(ACCEPT_LIMIT, stream.acceptance.0.notified());
+    tokio::select! {
+        biased;
+        _ = acceptance => Ok(None),
+        reply = stream.request.reply() => Ok(Some(end_of(reply?))),
+    }
+}
+
+/// Returns the meaning of the reply to the request.
+fn end_of(reply: RpcReply) -> StreamEnd {
+    match method_result(LISTEN, reply) {
+        // The child does not know the method.
+        Ok(None) => StreamEnd::Refused,
+        Ok(Some(_)) | Err(_) => StreamEnd::Ended,
+    }
 }
 
 async fn wait_for_end(
-    mut stream: PendingRequest,
+    mut stream: Stream,
     wanted: &mut watch::Receiver<WatchedUris>,
 ) -> Result<StreamEnd, Closed> {
     let changed = async {
@@ -108,11 +146,7 @@ async fn wait_for_end(
         }
     };
     tokio::select! {
-        reply = stream.reply() => Ok(match method_result(LISTEN, reply?) {
-            // The child does not know the method.
-            Ok(None) => StreamEnd::Refused,
-            Ok(Some(_)) | Err(_) => StreamEnd::Ended,
-        }),
+        reply = stream.request.reply() => Ok(end_of(reply?)),
         () = changed => Ok(StreamEnd::OtherResources(stream)),
     }
 }

@@ -1,5 +1,5 @@
 //! A tiny MCP server over stdio: `echo`, `progress`, `sleep`, `big`, `pid`, as many further tools as `ECHO_TOOLS` says, and
-//! resources `bytes:N` of N bytes. Sleeps run on threads of their own, so they delay nobody.
+//! resources `bytes:N` of N bytes. Each sleep has a thread of its own, so it delays no other call.
 use serde_json::{json, Value};
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex};

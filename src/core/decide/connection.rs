@@ -28,7 +28,7 @@ impl ConnectionTarget {
 
 /// A finding of a connection. The worker that runs the connection decides it, so no bus carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RemoteFinding {
+pub enum ConnectionFinding {
     Protocol(ProtocolMode),
     /// The connection has opened a session. The Vault holds it under this id.
     Session(ValueId),
@@ -42,7 +42,7 @@ pub fn record_finding(
     catalog: &Catalog,
     server: ServerId,
     target: &ConnectionTarget,
-    finding: RemoteFinding,
+    finding: ConnectionFinding,
     fencing_token: Option<u64>,
 ) -> Vec<Event> {
     let Some(server) = catalog.server_by_id(server) else {
@@ -52,7 +52,7 @@ pub fn record_finding(
         return vec![];
     }
     match finding {
-        RemoteFinding::Protocol(protocol) if server.protocol != Some(protocol) => {
+        ConnectionFinding::Protocol(protocol) if server.protocol != Some(protocol) => {
             let detected = ServerProtocolDetected {
                 server: server.id,
                 name: server.name.clone(),
@@ -61,10 +61,10 @@ pub fn record_finding(
             };
             vec![detected.into()]
         }
-        RemoteFinding::Session(value) if server.session != Some(value) => {
+        ConnectionFinding::Session(value) if server.session != Some(value) => {
             vec![session_opened(server, value, fencing_token)]
         }
-        RemoteFinding::NoSession(value) if server.session == Some(value) => {
+        ConnectionFinding::NoSession(value) if server.session == Some(value) => {
             vec![session_ended(server, value, fencing_token)]
         }
         _ => vec![],
@@ -135,12 +135,12 @@ mod tests {
         ConnectionTarget::Url(URL.into())
     }
 
-    fn record(catalog: &Catalog, finding: RemoteFinding) -> Vec<Event> {
+    fn record(catalog: &Catalog, finding: ConnectionFinding) -> Vec<Event> {
         record_finding(catalog, server_id("memory"), &at_url(), finding, None)
     }
 
     /// Records a finding of the owner with this fencing token.
-    fn record_as(catalog: &Catalog, finding: RemoteFinding, token: u64) -> Vec<Event> {
+    fn record_as(catalog: &Catalog, finding: ConnectionFinding, token: u64) -> Vec<Event> {
         record_finding(
             catalog,
             server_id("memory"),
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_detected_protocol_is_recorded_once() {
-        let finding = RemoteFinding::Protocol(ProtocolMode::Session);
+        let finding = ConnectionFinding::Protocol(ProtocolMode::Session);
         let catalog = given([remote_registered("memory")])
             .when(|catalog| record(catalog, finding))
             .then([detected(ProtocolMode::Session)]);
@@ -162,53 +162,53 @@ mod tests {
     #[test]
     fn another_protocol_replaces_the_recorded_one() {
         given([remote_registered("memory"), detected(ProtocolMode::Session)])
-            .when(|catalog| record(catalog, RemoteFinding::Protocol(ProtocolMode::Sse)))
+            .when(|catalog| record(catalog, ConnectionFinding::Protocol(ProtocolMode::Sse)))
             .then([detected(ProtocolMode::Sse)]);
     }
 
     #[test]
     fn a_new_session_is_recorded_once() {
         let catalog = given([remote_registered("memory"), opened(1)])
-            .when(|catalog| record(catalog, RemoteFinding::Session(value(2))))
+            .when(|catalog| record(catalog, ConnectionFinding::Session(value(2))))
             .then([opened(2)]);
-        assert!(record(&catalog, RemoteFinding::Session(value(2))).is_empty());
+        assert!(record(&catalog, ConnectionFinding::Session(value(2))).is_empty());
         assert!(!catalog.values().contains(&value(1)));
     }
 
     #[test]
     fn the_end_of_the_recorded_session_is_recorded() {
         given([remote_registered("memory"), opened(1)])
-            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .when(|catalog| record(catalog, ConnectionFinding::NoSession(value(1))))
             .then([ended(1)]);
     }
 
     #[test]
     fn the_end_of_an_earlier_session_changes_nothing() {
         given([remote_registered("memory"), opened(1), opened(2)])
-            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .when(|catalog| record(catalog, ConnectionFinding::NoSession(value(1))))
             .then_nothing();
     }
 
     #[test]
     fn a_finding_at_an_earlier_url_changes_nothing() {
         given([registered("memory", remote_config("https://h/other"))])
-            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .when(|catalog| record(catalog, ConnectionFinding::Session(value(1))))
             .then_nothing();
     }
 
     #[test]
     fn a_finding_about_a_deleted_or_stdio_server_changes_nothing() {
         given([])
-            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .when(|catalog| record(catalog, ConnectionFinding::Session(value(1))))
             .then_nothing();
         given([server_registered("memory")])
-            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .when(|catalog| record(catalog, ConnectionFinding::Session(value(1))))
             .then_nothing();
     }
 
     #[test]
     fn a_finding_about_a_child_holds_until_the_server_changes() {
-        let finding = RemoteFinding::Protocol(ProtocolMode::Stateless);
+        let finding = ConnectionFinding::Protocol(ProtocolMode::Stateless);
         let catalog = given([server_registered("memory")]).catalog;
         let server = catalog
             .server_by_id(server_id("memory"))
@@ -262,15 +262,15 @@ mod tests {
 
     #[test]
     fn a_former_owner_records_no_finding() {
-        let session = RemoteFinding::Session;
+        let session = ConnectionFinding::Session;
         let catalog = given([remote_registered("memory")]).catalog;
         let events = record_as(&catalog, session(value(1)), 7);
         assert_eq!(events.len(), 1);
         let later = given([remote_registered("memory")].into_iter().chain(events)).catalog;
         for finding in [
             session(value(2)),
-            RemoteFinding::NoSession(value(1)),
-            RemoteFinding::Protocol(ProtocolMode::Sse),
+            ConnectionFinding::NoSession(value(1)),
+            ConnectionFinding::Protocol(ProtocolMode::Sse),
         ] {
             assert!(record_as(&later, finding, 6).is_empty(), "{finding:?}");
             assert_eq!(record_as(&later, finding, 7).len(), 1, "{finding:?}");

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::lease::LocalLease;
-use crate::core::decide::remote::{ConnectionTarget, RemoteFinding, record_finding};
+use crate::core::decide::connection::{ConnectionFinding, ConnectionTarget, record_finding};
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
@@ -21,7 +21,7 @@ use crate::workers::sealed_store::{SealedStore, session_context};
 
 /// The stored state of one server, or of the connection of one user to it.
 #[derive(Clone)]
-pub struct RemoteState {
+pub struct StoredState {
     pub sealed_store: SealedStore,
     pub appender: Appender,
     pub grants: Arc<TokenSourceDeps>,
@@ -37,7 +37,7 @@ pub struct RemoteState {
     pub lease: Arc<LocalLease>,
 }
 
-impl RemoteState {
+impl StoredState {
     /// Begins a connection with the session that the catalog names.
     pub fn begin(&self, session: Option<ValueId>) {
         *self.stored.lock() = session.filter(|_| self.user.is_none());
@@ -54,7 +54,7 @@ impl RemoteState {
             tracing::warn!(server = %self.server, error = error_chain(&error), "cannot store a session");
             return None;
         }
-        self.found(RemoteFinding::Session(value)).await;
+        self.found(ConnectionFinding::Session(value)).await;
         Some(value)
     }
 
@@ -68,7 +68,7 @@ impl RemoteState {
     }
 
     /// Records a finding about the server if the catalog does not have it.
-    pub async fn found(&self, found: RemoteFinding) {
+    pub async fn found(&self, found: ConnectionFinding) {
         let server = self.server;
         let target = self.target.clone();
         let lease = self.lease.clone();
@@ -88,7 +88,7 @@ impl RemoteState {
 
 /// A user's own connection stores and shows no session.
 #[async_trait]
-impl SessionStore for RemoteState {
+impl SessionStore for StoredState {
     async fn load(&self) -> Option<StoredSession> {
         let value = (*self.stored.lock())?;
         let session = self.sealed_store.session(self.server, value).await?;
@@ -122,7 +122,7 @@ impl SessionStore for RemoteState {
         self.show(None);
         let old = self.stored.lock().take();
         if let Some(old) = old {
-            self.found(RemoteFinding::NoSession(old)).await;
+            self.found(ConnectionFinding::NoSession(old)).await;
             self.remove_value(old).await;
         }
     }
