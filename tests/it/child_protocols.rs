@@ -166,6 +166,22 @@ async fn a_child_that_ends_its_stream_is_asked_again_and_lists_its_tools_again()
 }
 
 #[tokio::test]
+async fn a_subscription_waits_for_no_stream_that_the_child_refuses() {
+    let child = Child::connected("has no stream").await;
+    let client = McpClient::new(&child.app, "/mcp/servers/child/mcp").user("ana");
+    let (client, _) = client.initialize("2025-11-25").await;
+    let _stream = Messages::open(client.request(Method::GET)).await;
+    let begun = Instant::now();
+    let params = json!({ "uri": "a:b" });
+    result(client.legacy("resources/subscribe", params).await);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn a_child_whose_program_speaks_another_revision_now_is_found_out() {
     let child = Child::connected("becomes modern").await;
     let program = Path::new(&child.starts).with_extension("program");
