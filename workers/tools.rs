@@ -335,6 +335,7 @@ fn redact(
     match ended.error {
         CallError::Rpc(error) => rpc_failure(server, &error, redactor),
         CallError::TimedOut => request.timeout("did not answer").maybe_run(),
+        CallError::NoTurn => request.timeout("ran other calls, one at a time,"),
         CallError::Closed { begun } => {
             let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
             let sentence = format!("Server {} ended before it answered", server.name);

@@ -14,7 +14,7 @@ use crate::core::model::credential::{Credential, CredentialLocation, CredentialO
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::job::{JobProgress, JobState};
 use crate::core::model::remote::ReconnectionOptions;
-use crate::core::model::server::{ConnectionStatus, LogLine, Replicas};
+use crate::core::model::server::{ConnectionStatus, Interaction, LogLine, Replicas};
 
 macro_rules! openapi_schemas {
     ($($name:ident),+ $(,)?) => {
@@ -41,6 +41,7 @@ openapi_schemas!(
     CredentialOwner,
     CredentialLocation,
     DeadLetter,
+    Interaction,
     JobProgress,
     JobState,
     KeyUsage,
@@ -122,6 +123,7 @@ mod tests {
     fn an_enum_is_a_list_of_strings() {
         for (schema, names) in [
             (schema::<Replicas>(), json!(["one", "each"])),
+            (schema::<Interaction>(), json!(["none", "exclusive"])),
             (
                 schema::<JobState>(),
                 json!([

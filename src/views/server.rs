@@ -15,7 +15,7 @@ use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
 };
 use crate::core::model::server::{
-    ConnectionStatus, LogLine, Replicas, ServerStatus, Transport, is_true,
+    ConnectionStatus, Interaction, LogLine, Replicas, ServerStatus, Transport, is_true,
 };
 use crate::core::model::tool::{Tool, Tools};
 use crate::core::names::{SecretName, ServerName};
@@ -68,6 +68,9 @@ pub struct ServerView {
     /// Only a stdio server has this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
+    /// `exclusive`, if the server may ask the MCP client of the running call. Absent otherwise.
+    #[serde(skip_serializing_if = "Interaction::is_none")]
+    interaction: Interaction,
     enabled: bool,
     /// Absent in a view of the past.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +196,7 @@ impl ServerView {
             reset_timeout_on_progress: config.reset_timeout_on_progress,
             hide_secret_arguments: config.hide_secret_arguments,
             replicas: None,
+            interaction: config.interaction,
             enabled: server.enabled,
             status: None,
             error: None,

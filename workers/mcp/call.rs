@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::frame::{RequestFrame, RequestParams};
 use super::host::{ClientAsker, LogListener, NotificationSink, ProgressListener};
-use super::mux::{Closed, Mux, RpcReply};
+use super::mux::{Closed, Mux, PendingRequest, RpcReply};
 use super::pause::CallPause;
 use super::request_meta::child_meta;
 use super::resource_watch::ResourceWatch;
@@ -112,6 +112,8 @@ pub enum CallError {
     /// The result is larger than `RESULT_LIMIT`.
     TooLarge,
     TimedOut,
+    /// Earlier calls of a server that runs one call at a time took the whole time limit. The call was not sent.
+    NoTurn,
 }
 
 /// Why a server is not connected. The reason continues a sentence that begins with the server.
@@ -153,33 +155,63 @@ pub async fn call_over(
     era: Era,
     call: &UserRequest<'_>,
 ) -> Result<Bytes, CallError> {
-    let progress = ProgressEffects::new(call);
-    let mut request = mux
-        .register(progress.clone())
-        .map_err(|Closed| CallError::Closed { begun: false })?;
-    let meta = child_meta(era, call.capabilities);
-    let frame = RequestFrame {
-        id: request.id,
-        method: call.method,
-        params: call.params,
-        more: call.input,
-        progress: progress.is_some(),
-        traceparent: call.traceparent,
-        meta: &meta,
-        client_meta: call.meta,
-    };
-    let exchange = async {
-        let not_begun = |Closed| CallError::Closed { begun: false };
-        let space = request.reserve(frame.capacity()).await.map_err(not_begun)?;
-        request.send(frame.build(), space).map_err(not_begun)?;
-        request
-            .reply()
+    let begun = BegunCall::register(mux, call)?;
+    begun.exchange(era, call, None, call.timeout).await
+}
+
+/// A call that has its request id.
+pub struct BegunCall {
+    request: PendingRequest,
+    progress: Option<ProgressEffects>,
+}
+
+impl BegunCall {
+    pub fn register(mux: &Arc<Mux>, call: &UserRequest<'_>) -> Result<Self, CallError> {
+        let progress = ProgressEffects::new(call);
+        let request = mux
+            .register(progress.clone())
+            .map_err(|Closed| CallError::Closed { begun: false })?;
+        Ok(Self { request, progress })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.request.id
+    }
+
+    /// Sends the request and waits for its reply, for at most `limit`. The limit pauses while `asker` asks the client.
+    pub async fn exchange(
+        mut self,
+        era: Era,
+        call: &UserRequest<'_>,
+        asker: Option<&dyn ClientAsker>,
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
+        let request = &mut self.request;
+        let progress = self.progress.as_ref();
+        let meta = child_meta(era, call.capabilities);
+        let frame = RequestFrame {
+            id: request.id,
+            method: call.method,
+            params: call.params,
+            more: call.input,
+            progress: progress.is_some(),
+            traceparent: call.traceparent,
+            meta: &meta,
+            client_meta: call.meta,
+        };
+        let exchange = async {
+            let not_begun = |Closed| CallError::Closed { begun: false };
+            let space = request.reserve(frame.capacity()).await.map_err(not_begun)?;
+            request.send(frame.build(), space).map_err(not_begun)?;
+            request
+                .reply()
+                .await
+                .map_err(|Closed| CallError::Closed { begun: true })
+        };
+        within_timeout(pin!(exchange), progress, asker, limit)
             .await
-            .map_err(|Closed| CallError::Closed { begun: true })
-    };
-    within_timeout(pin!(exchange), progress.as_ref(), None, call.timeout)
-        .await
-        .and_then(call_result)
+            .and_then(call_result)
+    }
 }
 
 /// Returns the result of a call.

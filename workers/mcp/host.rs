@@ -66,6 +66,9 @@ pub trait NotificationSink: Send + Sync {
     /// explain how the second process ends.
     fn started_again(&self);
 
+    /// The server has sent a request for which no client can be asked.
+    fn client_not_found(&self, method: ClientMethod);
+
     /// Redacts a line and stores it.
     fn log(&self, source: LogSource, text: LogText<'_>);
 
@@ -276,6 +279,12 @@ pub mod tests {
         }
 
         fn started_again(&self) {}
+
+        fn client_not_found(&self, method: ClientMethod) {
+            self.lines
+                .lock()
+                .push(format!("no client: {}", method.as_str()));
+        }
 
         fn log(&self, source: LogSource, text: LogText<'_>) {
             let text = match text {

@@ -77,11 +77,14 @@ impl<'a> ErrorReply<'a> {
     }
 }
 
+/// The notification that carries a log line.
+pub const LOG_LINE: &str = "notifications/message";
+
 /// Passes a notification to the sink.
 pub fn notify(sink: &dyn NotificationSink, method: &str, params: Option<&RawValue>) {
     match method {
         "notifications/tools/list_changed" => sink.tools_changed(),
-        "notifications/message" => {
+        LOG_LINE => {
             let text = params.map_or("", RawValue::get);
             let kept = &text[..text.floor_char_boundary(LOG_MESSAGE_LIMIT)];
             let text = if kept.len() == text.len() {
@@ -111,6 +114,15 @@ fn changed_part(method: &str, params: Option<&RawValue>) -> Option<ChangedPart> 
         }
         _ => None,
     }
+}
+
+/// The log line about a request that cannot be passed on.
+pub const WRONG_QUESTION: &str =
+    "the server sent a wrong request to the client, or too many of them; the client refused it";
+
+/// Returns the response to a request of a server. `member` is its `result` or its `error`.
+pub fn response(id: &RawValue, member: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},{member}}}"#)
 }
 
 /// Logs an event of the connection. `text` may repeat what the server sent.

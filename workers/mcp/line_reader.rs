@@ -11,10 +11,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use super::frame::method_not_found;
 use super::host::{LogSource, LogText, NotificationSink};
 use super::jsonrpc::{
-    RpcMessage, note, notify, progress_token, request_id, scan_ids, subscription_id, subslice,
+    RpcMessage, WRONG_QUESTION, note, notify, progress_token, request_id, scan_ids,
+    subscription_id, subslice,
 };
 use super::mux::{FIRST_REQUEST_ID, Mux, RpcReply};
 use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
+use super::stdio::{ExclusiveCalls, NotAsked};
+use crate::core::mcp::input_required::ClientMethod;
 
 /// Bytes of a line around its result.
 const ENVELOPE: usize = 64 * 1024;
@@ -35,6 +38,8 @@ pub struct LineReader {
     /// The largest result in bytes (`RESULT_LIMIT`).
     pub result_limit: usize,
     pub rmcp: RmcpInbox,
+    /// The calls whose clients the server may ask, and which get its log lines.
+    pub exclusive: Option<Arc<ExclusiveCalls>>,
 }
 
 impl LineReader {
@@ -114,11 +119,42 @@ impl LineReader {
                     self.mux.acknowledge(id, params);
                 }
             }
-            (_, None) => notify(&*self.sink, method, message.params),
-            // rmcp refuses each request, so a large one would only fill the memory until rmcp reads it.
-            (_, Some(_)) if bytes.len() > MAX_REQUEST => self.refuse(bytes),
-            (_, Some(_)) => self.pass_to_rmcp(bytes),
+            (_, None) => {
+                if let Some((exclusive, params)) = self.exclusive.as_ref().zip(message.params) {
+                    exclusive.on_notification(method, params);
+                }
+                notify(&*self.sink, method, message.params);
+            }
+            (_, Some(_)) => self.on_request(method, message, bytes),
         }
+    }
+
+    /// Handles a request of the server. rmcp refuses each request that no client can be asked for.
+    fn on_request(&self, method: &str, message: &RpcMessage, bytes: &Bytes) {
+        let asked = ClientMethod::parse(method);
+        if asked.is_some_and(|asked| self.ask(asked, message)) {
+            return;
+        }
+        if bytes.len() > MAX_REQUEST {
+            // It would only fill the memory until rmcp reads it.
+            self.refuse(bytes);
+        } else {
+            self.pass_to_rmcp(bytes);
+        }
+    }
+
+    /// Asks the client of the running call. Returns whether it can be asked.
+    fn ask(&self, method: ClientMethod, message: &RpcMessage) -> bool {
+        let asked = match (&self.exclusive, message.id) {
+            (Some(exclusive), Some(id)) => exclusive.ask(method, message.params, id),
+            _ => Err(NotAsked::NoClient),
+        };
+        match asked {
+            Ok(()) => return true,
+            Err(NotAsked::NoClient) => self.sink.client_not_found(method),
+            Err(NotAsked::Refused) => note(&*self.sink, WRONG_QUESTION),
+        }
+        false
     }
 
     fn on_reply(&self, message: &RpcMessage, bytes: &Bytes) {

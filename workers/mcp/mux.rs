@@ -4,6 +4,8 @@
 //! is dropped before its reply is cancelled: an unwritten frame is never written, and `notifications/cancelled` follows
 //! a written one. A reply to a request that has ended is dropped.
 
+mod owed_answers;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
+use self::owed_answers::OwedAnswers;
 use super::call::ProgressEffects;
 use super::frame::{Frame, cancelled, request};
 
@@ -49,6 +53,8 @@ pub struct Mux {
     closed: watch::Sender<bool>,
     /// Notified when the last pending request ends.
     idle: Notify,
+    /// Notified when the server answers a request that has ended.
+    answered: Notify,
 }
 
 #[derive(Default)]
@@ -59,6 +65,8 @@ struct State {
     /// The number of `calls` that are streams.
     streams: usize,
     queue: VecDeque<QueueEntry>,
+    /// `None`: nobody needs to know what the server owes.
+    owed: Option<OwedAnswers>,
 }
 
 impl State {
@@ -111,6 +119,7 @@ impl Mux {
             queued: Notify::new(),
             closed: watch::Sender::new(false),
             idle: Notify::new(),
+            answered: Notify::new(),
         })
     }
 
@@ -267,6 +276,35 @@ impl Mux {
         Ok(())
     }
 
+    /// Counts from now on the requests that ended without an answer of the server.
+    pub fn count_owed_answers(&self) {
+        self.state.lock().owed.get_or_insert_default();
+    }
+
+    /// Returns the end of the first request whose answer the server still owes.
+    pub fn owes_answers_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.owed.as_ref().and_then(OwedAnswers::since)
+    }
+
+    /// Waits until the server owes no answer, or the connection has ended.
+    pub async fn owed_answers(&self) {
+        loop {
+            let answered = self.answered.notified();
+            if self.is_closed() || self.owes_answers_since().is_none() {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    /// Whether the server has got this request, has not answered it, and owes no other answer.
+    pub fn runs_alone(&self, id: u64) -> bool {
+        let state = self.state.lock();
+        let is_running = state.calls.get(&id).is_some_and(|call| call.written);
+        is_running && state.owed.as_ref().and_then(OwedAnswers::since).is_none()
+    }
+
     /// Passes a reply to the request that waits for it.
     pub fn complete(&self, id: u64, reply: RpcReply) {
         if let Some(call) = self.remove(id) {
@@ -278,6 +316,12 @@ impl Mux {
     fn remove(&self, id: u64) -> Option<PendingCall> {
         let mut state = self.state.lock();
         let removed = state.remove(id);
+        if removed.is_none()
+            && let Some(owed) = &mut state.owed
+        {
+            owed.remove(id);
+            self.answered.notify_waiters();
+        }
         let is_idle = state.is_idle();
         drop(state);
         if is_idle {
@@ -355,6 +399,7 @@ impl Mux {
         self.queued.notify_one();
         self.idle.notify_waiters();
         self.closed.send_replace(true);
+        self.answered.notify_waiters();
     }
 
     /// Returns the reason for the end of the connection.
@@ -381,6 +426,10 @@ impl Mux {
     fn abandon(&self, id: u64) {
         let mut state = self.state.lock();
         let call = state.remove(id);
+        let is_written = call.is_some_and(|call| call.written);
+        if is_written && let Some(owed) = &mut state.owed {
+            owed.add(id);
+        }
         if state.queue.len() > state.calls.len() + ENDED_ENTRIES {
             let State { calls, queue, .. } = &mut *state;
             queue.retain(|entry| match entry {
@@ -393,7 +442,7 @@ impl Mux {
         if is_idle {
             self.idle.notify_waiters();
         }
-        if call.is_some_and(|call| call.written) {
+        if is_written {
             self.try_send(cancelled(id, "the caller no longer waits for the result"));
         }
     }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientCapabilities, ClientConfig, Implementation, JsonRpcMessage, ProtocolVersion, RequestId,
+    ClientCapabilities, ClientConfig, ElicitationCapability, FormElicitationCapability,
+    Implementation, JsonRpcMessage, ProtocolVersion, RequestId, RootsCapabilities,
+    SamplingCapability, UrlElicitationCapability,
 };
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -69,10 +71,19 @@ pub fn new_bridge(mux: Arc<Mux>) -> (RmcpBridge, RmcpInbox) {
     (bridge, inbox)
 }
 
-/// Returns the client description that `initialize` sends.
-pub fn client_config() -> ClientConfig {
+/// Returns the client description that `initialize` sends. A server that may ask learns that it can.
+pub fn client_config(may_ask: bool) -> ClientConfig {
+    let mut capabilities = ClientCapabilities::default();
+    if may_ask {
+        let elicitation = ElicitationCapability::new()
+            .with_form(FormElicitationCapability::new())
+            .with_url(UrlElicitationCapability::new());
+        capabilities.elicitation = Some(elicitation);
+        capabilities.sampling = Some(SamplingCapability::default());
+        capabilities.roots = Some(RootsCapabilities::default());
+    }
     ClientConfig::new(
-        ClientCapabilities::default(),
+        capabilities,
         Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")),
     )
     .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
@@ -218,7 +229,7 @@ mod tests {
             let reply = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{result}}}"#);
             inbox.pass(reply.as_bytes()).expect("passed");
         };
-        let (opened, ()) = tokio::join!(rmcp::serve_client(client_config(), bridge), server);
+        let (opened, ()) = tokio::join!(rmcp::serve_client(client_config(false), bridge), server);
         let _session = opened.expect("opened");
         assert_eq!(kept.get().expect("a result"), result.as_bytes());
     }
@@ -235,7 +246,7 @@ mod tests {
             let error = r#"{"code":-32600,"message":"not today"}"#.to_owned();
             assert!(inbox.fail_waiting_request(&RawValue::from_string(error).expect("JSON")));
         };
-        let (opened, ()) = tokio::join!(rmcp::serve_client(client_config(), bridge), server);
+        let (opened, ()) = tokio::join!(rmcp::serve_client(client_config(false), bridge), server);
         let error = opened.map(|_| ()).expect_err("refused").to_string();
         assert!(error.contains("not today"), "{error}");
     }

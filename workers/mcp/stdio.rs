@@ -1,5 +1,6 @@
 //! A server that is a child process: its process, its session and its calls.
 
+mod exclusive;
 mod listen;
 mod opening;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+pub use self::exclusive::{ExclusiveCalls, NotAsked};
 use self::listen::listen;
 use self::opening::{FirstRequest, OpenError, Opened, Opening};
 use super::call::{CallError, ClientOptions, ConnectError, UserRequest, call_over};
@@ -23,7 +25,7 @@ use super::jsonrpc::note;
 use super::line_reader::LineReader;
 use super::mux::Mux;
 use super::resource_watch::subscribe_over;
-use super::rmcp_bridge::new_bridge;
+use super::rmcp_bridge::{client_config, new_bridge};
 use super::stderr::read_stderr;
 use super::tool_list::list_over;
 use super::writer::write_all;
@@ -52,6 +54,8 @@ pub struct StdioTarget<'a> {
     pub stall_limit: Duration,
     /// How the server spoke when it was started last.
     pub protocol: Option<ProtocolMode>,
+    /// A child with sessions may ask the clients of its calls, which then run one at a time.
+    pub may_ask: bool,
     /// Kept until the connection is dropped, for example the files of a package.
     pub resources: Option<Box<dyn Send + Sync>>,
 }
@@ -65,6 +69,8 @@ pub struct StdioConnection {
     /// Cancelled when the standard error has ended and all its lines were logged.
     stderr_drained: CancellationToken,
     opened: Opened,
+    /// Runs the calls, if the child may ask their clients.
+    exclusive: Option<Arc<ExclusiveCalls>>,
     result_limit: usize,
     pub started_at: u64,
     _resources: Option<Box<dyn Send + Sync>>,
@@ -83,6 +89,7 @@ struct StartingChild {
 struct StartedChild {
     child: StartingChild,
     opened: Opened,
+    exclusive: Option<Arc<ExclusiveCalls>>,
     tools: Tools,
     started_at: u64,
 }
@@ -121,7 +128,10 @@ impl StdioConnection {
     }
 
     pub async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
-        call_over(&self.mux, self.opened.era(), call).await
+        match &self.exclusive {
+            Some(exclusive) => Box::pin(exclusive.call(call)).await,
+            None => call_over(&self.mux, self.opened.era(), call).await,
+        }
     }
 
     pub fn handshake(&self) -> Option<Handshake> {
@@ -201,9 +211,11 @@ impl StartedChild {
         let child = spawn(target).await.map_err(OpenError::Failed)?;
         let mux = Mux::new();
         let (bridge, rmcp) = new_bridge(mux.clone());
+        let exclusive = target.may_ask.then(|| ExclusiveCalls::new(mux.clone()));
         let opening = Opening {
             mux: mux.clone(),
             bridge,
+            config: client_config(target.may_ask),
             initialize: rmcp.initialize_result(),
         };
         let reader = LineReader {
@@ -211,6 +223,7 @@ impl StartedChild {
             sink: options.sink.clone(),
             result_limit: options.result_limit,
             rmcp,
+            exclusive: exclusive.clone(),
         };
         let mut child = StartingChild::new(child, reader, target.stall_limit);
         let opened = match opening.open(first).await {
@@ -228,6 +241,7 @@ impl StartedChild {
         match list_over(&mux, opened.era(), sink, options.result_limit).await {
             Ok(tools) => Ok(Self {
                 child,
+                exclusive: exclusive.filter(|_| opened.era() == Era::Legacy),
                 opened,
                 tools,
                 started_at,
@@ -267,6 +281,7 @@ impl StartedChild {
             tasks: std::mem::take(&mut child.tasks),
             stderr_drained: child.stderr_drained.clone(),
             opened: self.opened,
+            exclusive: self.exclusive,
             result_limit,
             started_at: self.started_at,
             _resources: resources,

@@ -14,12 +14,14 @@ use super::token_header::TokenHeader;
 use crate::core::catalog::server::Server;
 use crate::core::decide::connection::ConnectionFinding;
 use crate::core::ids::ValueId;
+use crate::core::mcp::input_required::ClientMethod;
 use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
-use crate::core::model::server::Transport;
+use crate::core::model::server::{Interaction, Transport};
 use crate::core::model::tool::Tools;
 use crate::core::model::upstream_change::{ChangedPart, UpstreamChange};
 use crate::ports::change_queue::ChangeQueue;
+use crate::telemetry::metrics::Metrics;
 use crate::workers::credentials::environment::open_environment;
 use crate::workers::credentials::remote::SealedCredentials;
 use crate::workers::guard;
@@ -53,6 +55,7 @@ pub struct ConnectionDeps {
     pub child: Arc<guard::ChildSet>,
     pub lifetime: Lifetime,
     pub stored: StoredState,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The time that a child may live without a renewal.
@@ -95,6 +98,7 @@ pub async fn open_connection(
             changes: deps.changes.clone(),
             watch: deps.watch.clone(),
             stored: deps.stored.clone(),
+            metrics: deps.metrics.clone(),
         }),
         watch: deps.watch.clone(),
         result_limit: deps.result_limit,
@@ -119,6 +123,7 @@ pub async fn open_connection(
                 lifetime: &deps.lifetime,
                 stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
                 protocol: server.protocol,
+                may_ask: server.config.interaction == Interaction::Exclusive,
                 resources: Some(Box::new((package, secrets.redaction))),
             };
             Connection::connect_stdio(target, options).await
@@ -198,6 +203,7 @@ struct ServerSink {
     changes: Arc<ChangeQueue>,
     watch: Arc<ResourceWatch>,
     stored: StoredState,
+    metrics: Arc<Metrics>,
 }
 
 fn masked(redactor: &Redactor, text: LogText<'_>) -> String {
@@ -233,6 +239,13 @@ impl NotificationSink for ServerSink {
             user: self.stored.user.clone(),
             part,
         });
+    }
+
+    fn client_not_found(&self, method: ClientMethod) {
+        let method = method.as_str();
+        self.metrics.count_server_request(method, "unattributable");
+        let line = format!("the server sent {method}, and no client can be asked for it");
+        self.log(LogSource::Transport, LogText::Plain(&line));
     }
 
     fn log(&self, source: LogSource, text: LogText<'_>) {

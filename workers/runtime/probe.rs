@@ -49,6 +49,7 @@ pub async fn probe_server(
             // A probe records nothing.
             lease: Arc::default(),
         },
+        metrics: manager.metrics.clone(),
     };
     let opening = open_connection(server, Some(package), &deps);
     let reason = match tokio::time::timeout(limit, opening).await {

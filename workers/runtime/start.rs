@@ -109,6 +109,7 @@ impl Supervisor {
                 child: handle.child.clone(),
                 lifetime: Lifetime::Lease(handle.lease.clone()),
                 stored: manager.stored_state(&server, &handle, None),
+                metrics: manager.metrics.clone(),
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
             match tokio::time::timeout(limit, connect::open_connection(&server, package, &deps))

@@ -58,6 +58,7 @@ pub(super) async fn connect(
         child: handle.child.clone(),
         lifetime: Lifetime::Lease(handle.lease.clone()),
         stored: manager.stored_state(server, handle, Some(user.clone())),
+        metrics: manager.metrics.clone(),
     };
     entry.own_lines.begin_run();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());

@@ -41,7 +41,7 @@ use super::model::tool::Tools;
 use super::names::{SecretName, ServerName, UserName};
 
 /// The version of the fold and of the snapshot form. A process ignores a snapshot of another version.
-pub const FOLD_VERSION: u32 = 12;
+pub const FOLD_VERSION: u32 = 13;
 
 /// The state at one position of the log.
 #[derive(Debug, Clone, Default)]

@@ -48,6 +48,7 @@ const CONFIG: Fields = &[
     ("resetTimeoutOnProgress", All),
     ("hideSecretArguments", All),
     ("replicas", All),
+    ("interaction", All),
     ("credentials", All),
 ];
 

@@ -37,6 +37,15 @@ pub struct InputRequest<'a> {
 /// The notification that an elicitation in URL mode has ended (MCP 2025-11-25, Elicitation).
 pub const ELICITATION_COMPLETED: &str = "notifications/elicitation/complete";
 
+/// The longest parameters of a request to the client of a call, in bytes.
+const MAX_QUESTION: usize = 64 * 1024;
+
+/// Returns whether the parameters of a request to a client are an object that every client can parse.
+pub fn is_question(params: &RawValue) -> bool {
+    let text = params.get();
+    text.starts_with('{') && text.len() <= MAX_QUESTION && !is_deep(text.as_bytes())
+}
+
 /// The methods with which a server asks a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMethod {

@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub reset_timeout_on_progress: bool,
     #[serde(default)]
     pub replicas: Replicas,
+    #[serde(default, skip_serializing_if = "Interaction::is_none")]
+    pub interaction: Interaction,
     /// The MCP endpoints show no property that a secret fills.
     #[serde(default = "default_true", skip_serializing_if = "is_true")]
     pub hide_secret_arguments: bool,
@@ -86,6 +88,24 @@ pub enum Replicas {
     One,
     /// One process in each worker, for a stateless server under load.
     Each,
+}
+
+/// What a child process with sessions may ask. Its requests name no call, so only the number of running calls shows who is
+/// asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Interaction {
+    /// Nothing. Calls run at the same time.
+    #[default]
+    None,
+    /// The client of the running call. Calls run one at a time.
+    Exclusive,
+}
+
+impl Interaction {
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// The state of the connection to a server.
@@ -159,6 +179,7 @@ impl ServerConfig {
             reset_timeout_on_progress: false,
             hide_secret_arguments: true,
             replicas: Replicas::One,
+            interaction: Interaction::None,
         }
     }
 
@@ -180,6 +201,12 @@ impl ServerConfig {
         }
     }
 
+    /// Whether the log lines of the server may belong to a call. A child process names no call in its log lines, so they belong
+    /// to a call only if it runs alone.
+    pub fn logs_for_calls(&self) -> bool {
+        self.remote().is_some() || self.interaction == Interaction::Exclusive
+    }
+
     /// Returns true if the server may get the secret.
     pub fn takes(&self, secret: &SecretName) -> bool {
         self.secret_names.is_empty() || self.secret_names.contains(secret)
@@ -194,11 +221,11 @@ impl ServerConfig {
             Transport::Stdio { command, args, env } => check_stdio(command, args, env)?,
             Transport::StreamableHttp(remote) => {
                 remote.check()?;
-                if self.replicas != Replicas::One {
-                    return Err(Failure::invalid(
-                        "A streamable_http server has no `replicas`; remove the field",
-                    ));
-                }
+                let fields_of_stdio = [
+                    ("replicas", self.replicas != Replicas::One),
+                    ("interaction", !self.interaction.is_none()),
+                ];
+                refuse_fields("streamable_http", fields_of_stdio)?;
             }
         }
         for (field, value) in [
@@ -259,6 +286,8 @@ pub struct ServerChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub interaction: Option<Interaction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     #[serde(flatten)]
     pub remote: RemoteChange,
@@ -297,15 +326,17 @@ impl ServerChange {
             &self.hide_secret_arguments,
         );
         replace_if_present(&mut config.replicas, &self.replicas);
+        replace_if_present(&mut config.interaction, &self.interaction);
         Ok(config)
     }
 
-    fn present_stdio_fields(&self) -> [(&'static str, bool); 4] {
+    fn present_stdio_fields(&self) -> [(&'static str, bool); 5] {
         [
             ("command", self.command.is_some()),
             ("args", self.args.is_some()),
             ("env", self.env.is_some()),
             ("replicas", self.replicas.is_some()),
+            ("interaction", self.interaction.is_some()),
         ]
     }
 }
@@ -314,7 +345,10 @@ impl ServerChange {
 ///
 /// # Errors
 /// The failure names all fields that are present.
-pub fn refuse_fields(transport: &str, fields: [(&str, bool); 4]) -> Result<(), Failure> {
+pub fn refuse_fields<const N: usize>(
+    transport: &str,
+    fields: [(&str, bool); N],
+) -> Result<(), Failure> {
     let present: Vec<_> = fields
         .into_iter()
         .filter_map(|(name, is_present)| is_present.then_some(name))

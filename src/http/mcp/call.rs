@@ -246,8 +246,7 @@ pub(super) fn begin_call(
         }
     };
     let meta = &params.meta;
-    // A child process names no call in its log lines.
-    client.log = client.log.filter(|_| called.server.remote().is_some());
+    client.log = client.log.filter(|_| called.server.config.logs_for_calls());
     let channel = client.open_channel(exchange, meta)?;
     let era = client.era;
     let server = called.server;

@@ -16,7 +16,7 @@ use crate::core::model::package::{
     FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index,
 };
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
-use crate::core::model::server::Replicas;
+use crate::core::model::server::{Interaction, Replicas};
 use crate::core::model::server_json::ServerJson;
 use crate::core::names::{PackageName, SecretName, ServerName, UserName, VersionTag};
 use crate::crypto::context::ServerValueKind;
@@ -69,6 +69,8 @@ pub(crate) struct InstallBody {
     reset_timeout_on_progress: Option<bool>,
     hide_secret_arguments: Option<bool>,
     replicas: Option<Replicas>,
+    /// `none` (also if absent) or `exclusive`. Only for stdio.
+    interaction: Option<Interaction>,
     /// True if absent. The program does not start a disabled server to test it.
     pub enabled: Option<bool>,
     /// The MCP endpoint. Only for streamable_http, like the three fields below.
@@ -209,6 +211,7 @@ impl InstallBody {
             reset_timeout_on_progress: self.reset_timeout_on_progress,
             hide_secret_arguments: self.hide_secret_arguments,
             replicas: stdio.and(self.replicas),
+            interaction: stdio.and(self.interaction),
             enabled: self.enabled,
             url: remote.and(self.url),
             headers: remote.and(self.headers),

@@ -12,7 +12,9 @@ use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::credential::Credential;
 use crate::core::model::remote::{ReconnectionOptions, Remote, RemoteChange, SealedValue};
-use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, refuse_fields};
+use crate::core::model::server::{
+    Interaction, Replicas, ServerChange, ServerConfig, Transport, refuse_fields,
+};
 use crate::core::model::update::Update;
 use crate::core::names::{SecretName, ServerName};
 use crate::crypto::seal::Sealer;
@@ -65,6 +67,10 @@ pub(crate) struct RegisterBody {
     pub hide_secret_arguments: Option<bool>,
     #[serde(default)]
     pub replicas: Option<Replicas>,
+    /// `exclusive`: a child process may ask the MCP client of the running call, so calls run one at a time. `none` if
+    /// absent. Only for stdio.
+    #[serde(default)]
+    pub interaction: Option<Interaction>,
     /// True if absent.
     #[serde(default)]
     pub enabled: Option<bool>,
@@ -123,6 +129,9 @@ pub(crate) struct UpdateBody {
     hide_secret_arguments: Option<bool>,
     #[serde(default)]
     replicas: Option<Replicas>,
+    /// `none` or `exclusive`. Only for stdio.
+    #[serde(default)]
+    interaction: Option<Interaction>,
     #[serde(default)]
     enabled: Option<bool>,
     /// The MCP endpoint. Only for streamable_http, like the fields below. The program seals user
@@ -204,6 +213,7 @@ impl RegisterBody {
             reset_timeout_on_progress: self.reset_timeout_on_progress.unwrap_or_default(),
             hide_secret_arguments: self.hide_secret_arguments.unwrap_or(true),
             replicas: self.replicas.unwrap_or_default(),
+            interaction: self.interaction.unwrap_or_default(),
         };
         config.check()?;
         Ok(SealedConfig {
@@ -238,6 +248,7 @@ impl RegisterBody {
             ("args", self.args.is_some()),
             ("env", self.env.is_some()),
             ("replicas", self.replicas.is_some()),
+            ("interaction", self.interaction.is_some()),
         ];
         refuse_fields("streamable_http", fields_of_stdio)?;
         let url = self.url.take().ok_or_else(|| {
@@ -304,6 +315,7 @@ impl UpdateBody {
             reset_timeout_on_progress: self.reset_timeout_on_progress,
             hide_secret_arguments: self.hide_secret_arguments,
             replicas: self.replicas,
+            interaction: self.interaction,
             enabled: self.enabled,
             remote,
         };

@@ -12,34 +12,44 @@ use crate::harness::fixture;
 use crate::remote::{Kind, Real, installed, register};
 
 /// The table. `docs/mcp-endpoint.md` gives the reasons for its refusals. server-everything asks for roots outside of a call,
-/// on a stream that the program does not open.
+/// on a stream that the program does not open. It has no tool that changes a list or a resource once (`-`).
 const TABLE: &str = "
-client            server       list   call   progress  cancel  elicit    sample   roots    read   prompt  complete
-typescript-1      command      works  works  works     works   declined  refused  none     works  works   works
-typescript-1      command-2026 works  works  works     works   works     works    works    works  works   works
-typescript-1      sessions     works  works  works     works   works     works    works    works  works   works
-typescript-1      2026-07-28   works  works  works     works   works     works    works    works  works   works
-typescript-1      everything   works  works  works     works   works     works    none     works  works   works
-typescript-2      command      works  works  works     works   declined  refused  none     works  works   works
-typescript-2      command-2026 works  works  works     works   works     works    works    works  works   works
-typescript-2      sessions     works  works  works     works   works     works    works    works  works   works
-typescript-2      2026-07-28   works  works  works     works   works     works    works    works  works   works
-typescript-2      everything   works  works  works     works   works     works    none     works  works   works
-typescript-2/2026 command      works  works  works     works   declined  refused  none     works  works   works
-typescript-2/2026 command-2026 works  works  works     works   works     works    works    works  works   works
-typescript-2/2026 sessions     works  works  works     works   declined  refused  none     works  works   works
-typescript-2/2026 2026-07-28   works  works  works     works   works     works    works    works  works   works
-typescript-2/2026 everything   works  works  works     works   unknown   unknown  unknown  works  works   works
-python            command      works  works  works     works   declined  refused  none     works  works   works
-python            command-2026 works  works  works     works   works     works    works    works  works   works
-python            sessions     works  works  works     works   works     works    works    works  works   works
-python            2026-07-28   works  works  works     works   works     works    works    works  works   works
-python            everything   works  works  works     works   works     works    none     works  works   works
-python/2026       command      works  works  works     works   declined  refused  none     works  works   works
-python/2026       command-2026 works  works  works     works   works     works    works    works  works   works
-python/2026       sessions     works  works  works     works   declined  refused  none     works  works   works
-python/2026       2026-07-28   works  works  works     works   works     works    works    works  works   works
-python/2026       everything   works  works  works     works   unknown   unknown  unknown  works  works   works
+client            server            list  call  progress cancel elicit   sample  roots   read  prompt complete change subscribe
+typescript-1      command           works works works    works  declined refused none    works works  works    works  works
+typescript-1      command-exclusive works works works    works  works    works   works   works works  works    works  works
+typescript-1      command-2026      works works works    works  works    works   works   works works  works    works  works
+typescript-1      sessions          works works works    works  works    works   works   works works  works    works  works
+typescript-1      2026-07-28        works works works    works  works    works   works   works works  works    works  works
+typescript-1      everything        works works works    works  works    works   none    works works  works    -      -
+typescript-1      http-sse          works works works    works  unknown  unknown unknown works works  works    -      -
+typescript-2      command           works works works    works  declined refused none    works works  works    works  works
+typescript-2      command-exclusive works works works    works  works    works   works   works works  works    works  works
+typescript-2      command-2026      works works works    works  works    works   works   works works  works    works  works
+typescript-2      sessions          works works works    works  works    works   works   works works  works    works  works
+typescript-2      2026-07-28        works works works    works  works    works   works   works works  works    works  works
+typescript-2      everything        works works works    works  works    works   none    works works  works    -      -
+typescript-2      http-sse          works works works    works  unknown  unknown unknown works works  works    -      -
+typescript-2/2026 command           works works works    works  declined refused none    works works  works    works  works
+typescript-2/2026 command-exclusive works works works    works  declined refused none    works works  works    works  works
+typescript-2/2026 command-2026      works works works    works  works    works   works   works works  works    works  works
+typescript-2/2026 sessions          works works works    works  declined refused none    works works  works    works  works
+typescript-2/2026 2026-07-28        works works works    works  works    works   works   works works  works    works  works
+typescript-2/2026 everything        works works works    works  unknown  unknown unknown works works  works    -      -
+typescript-2/2026 http-sse          works works works    works  unknown  unknown unknown works works  works    -      -
+python            command           works works works    works  declined refused none    works works  works    works  works
+python            command-exclusive works works works    works  works    works   works   works works  works    works  works
+python            command-2026      works works works    works  works    works   works   works works  works    works  works
+python            sessions          works works works    works  works    works   works   works works  works    works  works
+python            2026-07-28        works works works    works  works    works   works   works works  works    works  works
+python            everything        works works works    works  works    works   none    works works  works    -      -
+python            http-sse          works works works    works  unknown  unknown unknown works works  works    -      -
+python/2026       command           works works works    works  declined refused none    works works  works    works  works
+python/2026       command-exclusive works works works    works  declined refused none    works works  works    works  works
+python/2026       command-2026      works works works    works  works    works   works   works works  works    works  works
+python/2026       sessions          works works works    works  declined refused none    works works  works    works  works
+python/2026       2026-07-28        works works works    works  works    works   works   works works  works    works  works
+python/2026       everything        works works works    works  unknown  unknown unknown works works  works    -      -
+python/2026       http-sse          works works works    works  unknown  unknown unknown works works  works    -      -
 ";
 
 /// The words of the table for refusals, and the exact text that a client finds.
@@ -69,11 +79,23 @@ const REFUSALS: &[(&str, &str)] = &[
         "MCP error -32602: Tool trigger-sampling-request not found",
     ),
     ("unknown", "MCP error -32602: Tool get-roots-list not found"),
+    ("-", "nothing changes"),
 ];
 
 /// The operations, in the order in which the clients use them.
-const STEPS: [&str; 10] = [
-    "list", "call", "progress", "cancel", "elicit", "sample", "roots", "read", "prompt", "complete",
+const STEPS: [&str; 12] = [
+    "list",
+    "call",
+    "progress",
+    "cancel",
+    "elicit",
+    "sample",
+    "roots",
+    "read",
+    "prompt",
+    "complete",
+    "change",
+    "subscribe",
 ];
 
 /// A client, and how it connects.
@@ -165,27 +187,14 @@ struct Server {
     texts: [&'static str; STEPS.len()],
 }
 
-const SERVERS: [Server; 5] = [
+const SERVERS: [Server; 7] = [
     suite("command"),
+    suite("command-exclusive"),
     suite("command-2026"),
     suite("sessions"),
     suite("2026-07-28"),
-    Server {
-        name: "everything",
-        steps: everything_steps,
-        texts: [
-            "listed",
-            "Echo: hi",
-            "1,2,3 Long running operation completed",
-            "stopped",
-            "✅ User provided the requested information!",
-            "LLM sampling result: \n",
-            "Current MCP Roots (1 total):\n\n1. home\n   URI: file:///home/ana",
-            "# ",
-            "This is a simple prompt without arguments.",
-            "Engineering",
-        ],
-    },
+    everything("everything"),
+    everything("http-sse"),
 ];
 
 const fn suite(name: &'static str) -> Server {
@@ -203,6 +212,29 @@ const fn suite(name: &'static str) -> Server {
             "This is the content of the static text resource.",
             "Prompt with arguments: arg1='a', arg2='b'",
             "paris park party",
+            "heard",
+            "heard",
+        ],
+    }
+}
+
+const fn everything(name: &'static str) -> Server {
+    Server {
+        name,
+        steps: everything_steps,
+        texts: [
+            "listed",
+            "Echo: hi",
+            "1,2,3 Long running operation completed",
+            "stopped",
+            "✅ User provided the requested information!",
+            "LLM sampling result: \n",
+            "Current MCP Roots (1 total):\n\n1. home\n   URI: file:///home/ana",
+            "# ",
+            "This is a simple prompt without arguments.",
+            "Engineering",
+            "heard",
+            "heard",
         ],
     }
 }
@@ -219,6 +251,8 @@ fn suite_steps(file: &str) -> Value {
         "read": "test://static-text",
         "prompt": ["test_prompt_with_arguments", { "arg1": "a", "arg2": "b" }],
         "complete": ["test_prompt_with_arguments", "arg1", "par"],
+        "change": ["test_trigger_tool_change", {}],
+        "update": ["test_update_resource", { "uri": "test://static-text" }],
     })
 }
 
@@ -234,6 +268,8 @@ fn everything_steps(_file: &str) -> Value {
         "read": "demo://resource/static/document/architecture.md",
         "prompt": ["simple-prompt", {}],
         "complete": ["completable-prompt", "department", "Eng"],
+        "change": null,
+        "update": null,
     })
 }
 
@@ -263,17 +299,23 @@ fn in_one_form(line: &str) -> String {
 }
 
 async fn start_servers(deployment: &Deployment) -> Vec<Real> {
-    for (name, revisions) in [("command", &["sessions"][..]), ("command-2026", &[])] {
+    for (name, revisions, interaction) in [
+        ("command", &["sessions"][..], "none"),
+        ("command-exclusive", &["sessions"], "exclusive"),
+        ("command-2026", &[], "none"),
+    ] {
         let suite = fixture("mcp_suite.py");
         let args = [&["-u", &suite], revisions].concat();
         let python = installed("python/bin/python");
-        let command = json!({ "name": name, "command": python, "args": args });
+        let command =
+            json!({ "name": name, "command": python, "args": args, "interaction": interaction });
         deployment.app.post("/mcp/servers", command).await.ok();
     }
     let kinds = [
         ("sessions", Kind::SuiteWithSessions),
         ("2026-07-28", Kind::Suite),
         ("everything", Kind::Everything("streamableHttp", "/mcp")),
+        ("http-sse", Kind::Everything("sse", "/sse")),
     ];
     let starts = kinds.map(|(name, kind)| async move {
         let real = Real::start(kind).await;

@@ -207,6 +207,20 @@ impl Messages {
         }
     }
 
+    /// Opens a stream, or takes the answer without a stream as its only message.
+    pub async fn open_or_answer(request: RequestBuilder) -> Self {
+        let request = request.header("accept", "application/json, text/event-stream");
+        let mut response = request.send().await.expect("a response");
+        let mut text = String::new();
+        if response.headers()["content-type"] == "application/json" {
+            while let Some(chunk) = response.chunk().await.expect("a chunk") {
+                text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+            }
+            text = format!("data: {text}\n\n");
+        }
+        Self { response, text }
+    }
+
     /// Returns the next message, or `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Value> {
         loop {

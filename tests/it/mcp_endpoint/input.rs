@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::asking::{Session, ask, call, text};
-use super::client::{McpClient, error_code, result};
+use super::client::{McpClient, Messages, error_code, result};
 use crate::harness::App;
 use crate::remote::{Kind, Real, register};
 
@@ -135,7 +135,12 @@ fn answer_to(asked: &Value) -> Value {
 
 /// Calls a tool, answers all requests of its server, and returns the result.
 pub async fn answered(session: &Session, tool: &str, arguments: Value) -> (Value, usize) {
-    let mut stream = session.call(tool, arguments).await;
+    let stream = session.call(tool, arguments).await;
+    answer_all(session, stream).await
+}
+
+/// Answers all requests on the stream of a call. Returns its result, and the number of requests.
+pub async fn answer_all(session: &Session, mut stream: Messages) -> (Value, usize) {
     let mut asked = 0;
     loop {
         let mut message = stream.next().await.expect("a message");

@@ -3,6 +3,7 @@
 mod asking;
 mod changes;
 pub mod client;
+mod exclusive;
 mod features;
 mod input;
 mod introduction;

@@ -75,6 +75,7 @@ impl HttpSseConnection {
             sink: transport.sink.clone(),
             result_limit: transport.result_limit,
             rmcp,
+            exclusive: None,
         };
         let poster = Arc::new(Poster {
             transport: transport.clone(),
@@ -91,7 +92,7 @@ impl HttpSseConnection {
             mux: mux.clone(),
         };
         let reason = |error: String| mux.close_reason().unwrap_or(error);
-        let session = rmcp::serve_client(client_config(), bridge)
+        let session = rmcp::serve_client(client_config(false), bridge)
             .await
             .map_err(|error| {
                 format!("its session was not opened: {}", reason(error.to_string()))

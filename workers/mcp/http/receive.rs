@@ -9,23 +9,14 @@ use super::protocol::ProtocolContext;
 use super::transport::{
     BACKGROUND_TIMEOUT, EXCERPT, HttpTransport, OutgoingRequest, TransportError,
 };
-use crate::core::arguments::is_deep;
-use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED};
+use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED, is_question};
 use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::jsonrpc::{
-    RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice,
+    LOG_LINE, RpcMessage, WRONG_QUESTION, note, notify, progress_token, request_id, response,
+    scan_ids, subslice,
 };
 use crate::workers::mcp::line_reader::reply;
 use crate::workers::mcp::mux::RpcReply;
-
-/// The longest parameters of a request to the client of a call, in bytes.
-const MAX_QUESTION: usize = 64 * 1024;
-
-/// Returns whether parameters are an object that every client can parse.
-fn is_question(params: &RawValue) -> bool {
-    let text = params.get();
-    text.starts_with('{') && text.len() <= MAX_QUESTION && !is_deep(text.as_bytes())
-}
 
 impl HttpTransport {
     /// Handles one event of a stream. Returns the reply to `request`, if the event is that reply.
@@ -73,7 +64,7 @@ impl HttpTransport {
                 Ok(None)
             }
             (Some(method), None) => {
-                if method == "notifications/message"
+                if method == LOG_LINE
                     && let Some(log) = request.and_then(|request| request.log)
                     && let Some(params) = message.params
                 {
@@ -95,11 +86,8 @@ impl HttpTransport {
                         self.ask_client(context, asker.clone(), method, message.params, id);
                     }
                     (asked, _) => {
-                        if asked.is_some() {
-                            let line = format!(
-                                "the server sent {method}, and no client can be asked for it"
-                            );
-                            note(&*self.sink, &line);
+                        if let Some(asked) = asked {
+                            self.sink.client_not_found(asked);
                         }
                         self.answer_server(context, method, id);
                     }
@@ -176,10 +164,7 @@ impl HttpTransport {
             .then(|| asker.slot())
             .flatten();
         let Some(slot) = slot else {
-            note(
-                &*self.sink,
-                "the server sent a wrong request to the client, or too many of them; the client refused it",
-            );
+            note(&*self.sink, WRONG_QUESTION);
             return self.answer_server(context, method.as_str(), id);
         };
         let transport = self.clone();
@@ -189,7 +174,7 @@ impl HttpTransport {
             // The server must take the reply before the next request has room.
             let _slot = slot;
             let member = asker.answer(method, params.as_deref()).await;
-            let body = format!(r#"{{"jsonrpc":"2.0","id":{},{member}}}"#, id.get());
+            let body = response(&id, &member);
             let send = transport.send_notification(&context, "", body.into());
             tokio::time::timeout(BACKGROUND_TIMEOUT, send).await.is_ok()
         });
@@ -209,7 +194,7 @@ impl HttpTransport {
             "elicitation/create" => r#""result":{"action":"decline"}"#,
             _ => r#""error":{"code":-32601,"message":"this client has no such method"}"#,
         };
-        let body = format!(r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#, id.get());
+        let body = response(id, outcome);
         let transport = self.clone();
         let context = context.clone();
         tokio::spawn(async move {

@@ -22,6 +22,7 @@ fn peer() -> Peer {
         sink: sink.clone(),
         result_limit: 1000,
         rmcp,
+        exclusive: None,
     };
     Peer {
         reader,

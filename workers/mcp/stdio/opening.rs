@@ -18,7 +18,7 @@ use crate::workers::mcp::mux::{Closed, Mux, RpcReply};
 use crate::workers::mcp::request_meta::{
     DISCOVER, STATELESS, UNSUPPORTED_VERSION, contains_stateless, params,
 };
-use crate::workers::mcp::rmcp_bridge::{RmcpBridge, client_config};
+use crate::workers::mcp::rmcp_bridge::RmcpBridge;
 
 /// A child that has not answered `server/discover` for this time gets `initialize` too, because servers of earlier revisions
 /// may drop requests that they do not know.
@@ -101,6 +101,8 @@ pub(super) enum OpenError {
 pub(super) struct Opening {
     pub mux: Arc<Mux>,
     pub bridge: RmcpBridge,
+    /// The client that `initialize` describes.
+    pub config: ClientConfig,
     /// Gets the raw result of `initialize`.
     pub initialize: Arc<OnceLock<Bytes>>,
 }
@@ -114,7 +116,7 @@ impl Opening {
             initialize,
         };
         // rmcp's future is large.
-        let initializing = Box::pin(rmcp::serve_client(client_config(), self.bridge));
+        let initializing = Box::pin(rmcp::serve_client(self.config, self.bridge));
         match first {
             FirstRequest::Discover => discover(&self.mux, initializing, opened).await,
             FirstRequest::Initialize => initializing.await.map(opened).map_err(|error| {

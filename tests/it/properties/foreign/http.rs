@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::{check, like, run_async};
 use mcp_api::core::mcp::capabilities::ClientCapabilities;
+use mcp_api::core::mcp::input_required::ClientMethod;
 use mcp_api::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
 use mcp_api::core::model::upstream_change::ChangedPart;
 use mcp_api::workers::mcp::host::CredentialError;
@@ -108,6 +109,7 @@ struct Nothing;
 impl NotificationSink for Nothing {
     fn tools_changed(&self) {}
     fn started_again(&self) {}
+    fn client_not_found(&self, _: ClientMethod) {}
 
     fn changed(&self, _: ChangedPart) {}
     fn log(&self, _: LogSource, _: LogText<'_>) {}

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncReadExt;
 
 use super::{check, like, run_async, within_memory};
+use mcp_api::core::mcp::input_required::ClientMethod;
 use mcp_api::core::model::remote::ProtocolMode;
 use mcp_api::core::model::upstream_change::ChangedPart;
 use mcp_api::workers::mcp::frame::request;
@@ -44,6 +45,8 @@ impl NotificationSink for BoundedSink {
 
     fn started_again(&self) {}
 
+    fn client_not_found(&self, _: ClientMethod) {}
+
     fn changed(&self, _: ChangedPart) {}
 
     fn log(&self, _: LogSource, text: LogText<'_>) {
@@ -76,6 +79,7 @@ fn read_output(output: &[u8], tail: u64) {
             sink: Arc::new(BoundedSink),
             result_limit: RESULT_LIMIT,
             rmcp,
+            exclusive: None,
         };
         let endless = tokio::io::repeat(b'x').take(tail);
         reader.read_all(output.chain(endless)).await;
