@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::App;
+use crate::harness::{App, fixture, python};
 use crate::processes::is_alive;
 use crate::wait::wait_until;
 
@@ -432,4 +432,68 @@ async fn calls_wait_for_a_server_that_is_connecting() {
     });
     wait_until("the first process ended", async || !is_alive(pid)).await;
     app.pid_of("slow").await;
+}
+
+#[tokio::test]
+async fn lists_of_servers_and_of_their_tools_have_pages() {
+    let app = App::start();
+    let command = python();
+    let names: Vec<_> = (0..5).map(|number| format!("server-{number}")).collect();
+    for name in &names {
+        let args = json!([fixture("server.py")]);
+        let server = json!({ "name": name, "command": command, "args": args });
+        app.post("/mcp/servers", server).await.ok();
+    }
+    let listed = |answer: &Value, key: &str| -> Vec<String> {
+        let name = |entry: &Value| match key {
+            "tools" => entry
+                .as_object()
+                .and_then(|tools| tools.keys().next().cloned()),
+            _ => entry["name"].as_str().map(str::to_owned),
+        };
+        let entries = answer[key].as_array().expect("a list").iter();
+        entries.map(|entry| name(entry).expect("a name")).collect()
+    };
+    for (path, key) in [("/mcp/servers", "servers"), ("/mcp/tools", "tools")] {
+        let whole = app.get(path).await.ok();
+        assert_eq!(listed(&whole, key), names);
+        assert!(whole["next"].is_null());
+        let mut found = vec![];
+        let mut query = "limit=2".to_owned();
+        let mut sizes = vec![];
+        loop {
+            let page = app.get(&format!("{path}?{query}")).await.ok();
+            let names = listed(&page, key);
+            sizes.push(names.len());
+            found.extend(names);
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            query = format!("limit=2&after={next}");
+        }
+        assert_eq!((found, sizes), (names.clone(), vec![2, 2, 1]), "{path}");
+        let last = app.get(&format!("{path}?limit=5")).await.ok();
+        assert!(last["next"].is_null(), "{path}: all servers fit");
+        // A server that was deleted is still a place in the order.
+        let after = app.get(&format!("{path}?after=server-2x")).await.ok();
+        assert_eq!(listed(&after, key), names[3..]);
+        for (wrong, sentence) in [
+            ("limit=0", "limit must be 1 to 1000"),
+            ("limit=1001", "limit must be 1 to 1000"),
+            ("limit=two", "limit"),
+            ("after=a/b", "after"),
+            ("page=2", "page"),
+        ] {
+            let refused = app.get(&format!("{path}?{wrong}")).await;
+            let found = refused.fails(400, "invalid_request");
+            assert!(found.contains(sentence), "{path}?{wrong}: {found}");
+        }
+    }
+    let events = app.get("/events?limit=1000").await.ok();
+    let next = events["next"].as_str().expect("an id");
+    let (position, _) = next.split_once('.').expect("a position");
+    let past = format!("/mcp/servers?at={position}&limit=2");
+    let past = app.get(&past).await.ok();
+    assert_eq!(listed(&past, "servers"), names[..2]);
+    assert_eq!(past["next"], "server-1");
 }

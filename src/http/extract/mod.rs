@@ -6,3 +6,4 @@ pub(super) mod idempotency;
 pub(super) mod json;
 pub(super) mod path;
 pub(super) mod query;
+pub(super) mod server_page;

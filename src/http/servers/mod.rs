@@ -21,6 +21,7 @@ use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json::JsonBody;
 use super::extract::path::{ExistingServer, ServerNamePath};
 use super::extract::query::QueryParams;
+use super::extract::server_page::ServerPage;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, change_origin};
 use crate::core::command::{
@@ -69,6 +70,10 @@ pub(super) struct ServerList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     position: Option<Position>,
+    /// The `after` of the next page. Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    next: Option<ServerName>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -78,6 +83,11 @@ pub(super) struct ListQuery {
     /// Show the servers of the past: a position such as `12`, or a time such as
     /// `2026-01-31T12:00:00Z`.
     at: Option<String>,
+    /// The number of servers in the answer: 1 to 1000; all if absent.
+    limit: Option<usize>,
+    /// Only servers whose names come after this one: the `next` of an earlier answer.
+    #[param(value_type = Option<String>)]
+    after: Option<ServerName>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -93,6 +103,8 @@ pub(super) struct DryRunQuery {
 ///
 /// A caller without the scope `admin` gets the servers that it may use, with name, transport type, status and tools.
 ///
+/// The servers are in the order of their names. With `limit` the answer has a part of them, and `next` for the next part.
+///
 /// With `at` the answer shows the servers as they were registered then, without a live status.
 #[utoipa::path(
     get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers",
@@ -107,31 +119,39 @@ pub(super) async fn list(
     ToolsCaller(caller): ToolsCaller,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Response, ApiError> {
+    let page = ServerPage::new(query.limit, query.after)?;
     if let Some(at) = query.at {
-        return success(past_servers(&state, &caller, &at).await?);
+        return success(past_servers(&state, &caller, &at, &page).await?);
     }
-    let servers: Vec<_> = state
-        .catalog()
-        .servers()
-        .into_iter()
-        .filter(|server| may(&caller, Action::UseTools, Some(server.id)).is_ok())
-        .cloned()
-        .collect();
+    let (servers, next) = {
+        let catalog = state.catalog();
+        let servers = catalog.servers().into_iter();
+        let usable =
+            servers.filter(|server| may(&caller, Action::UseTools, Some(server.id)).is_ok());
+        let (servers, next) = page.select(usable);
+        (servers.into_iter().cloned().collect::<Vec<_>>(), next)
+    };
     success(ServerList {
         servers: visible_servers(&state, &caller, &servers).await,
         position: None,
+        next,
     })
 }
 
-async fn past_servers(state: &ApiState, caller: &Caller, at: &str) -> Result<ServerList, Failure> {
+async fn past_servers(
+    state: &ApiState,
+    caller: &Caller,
+    at: &str,
+    page: &ServerPage,
+) -> Result<ServerList, Failure> {
     let projection = state.projection();
     if !caller.is_admin() {
         return Err(missing_scope(Scope::Admin));
     }
     let position = PointInTime::parse(at)?.position(projection).await?;
     let catalog = state.history().catalog(projection, position).await?;
-    let servers = catalog
-        .servers()
+    let (servers, next) = page.select(catalog.servers().into_iter());
+    let servers = servers
         .into_iter()
         .map(|server| ServerView::from_catalog(server, state.package_dirs()))
         .map(VisibleServer::from)
@@ -139,6 +159,7 @@ async fn past_servers(state: &ApiState, caller: &Caller, at: &str) -> Result<Ser
     Ok(ServerList {
         servers,
         position: Some(position),
+        next,
     })
 }
 

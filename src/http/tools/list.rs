@@ -7,9 +7,13 @@ use axum::extract::State;
 use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use utoipa::ToSchema;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
+use crate::core::names::ServerName;
 use crate::http::auth::ToolsCaller;
+use crate::http::extract::query::QueryParams;
+use crate::http::extract::server_page::ServerPage;
 use crate::http::respond::json::{ApiError, json};
 use crate::http::state::ApiState;
 
@@ -22,11 +26,26 @@ pub(crate) struct ToolList {
     /// One object for each server: its name, and the list of its tools as it describes them.
     #[schema(value_type = Vec<BTreeMap<String, Vec<Object>>>)]
     tools: Vec<BTreeMap<String, Vec<String>>>,
+    /// The `after` of the next page. Absent on the last page.
+    next: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListToolsQuery {
+    /// The number of servers in the answer: 1 to 1000; all if absent.
+    limit: Option<usize>,
+    /// Only servers whose names come after this one: the `next` of an earlier answer.
+    #[param(value_type = Option<String>)]
+    after: Option<ServerName>,
 }
 
 /// List the last known tools of all enabled servers.
+///
+/// The servers are in the order of their names. With `limit` the answer has a part of them, and `next` for the next part.
 #[utoipa::path(
-    get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools",
+    get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools", params(ListToolsQuery),
     responses(
         (status = 200, description = "The tools; the header `ETag` identifies this list",
             body = ToolList),
@@ -36,9 +55,11 @@ pub(crate) struct ToolList {
 pub(crate) async fn list(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
+    QueryParams(query): QueryParams<ListToolsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let cached = state.tool_list().get(&state.catalog(), &caller)?;
+    let page = ServerPage::new(query.limit, query.after)?;
+    let cached = state.tool_list().get(&state.catalog(), &caller, &page)?;
     let is_unchanged = headers
         .get_all(IF_NONE_MATCH)
         .iter()
