@@ -199,7 +199,7 @@ async fn dispatch_job(
     execution: &JobExecution,
     arguments: JobArguments,
 ) -> Result<JobOutput, JobFailure> {
-    match execution.job.command.as_ref() {
+    match execution.job.target.command.as_ref() {
         CallTool::NAME => tool_call::call_tool(context, execution, arguments).await,
         InstallPackage::NAME => {
             let command = parse_command(&arguments)?;

@@ -258,7 +258,7 @@ fn owner_for_job(context: &Context, job: &Job) -> Option<WorkerId> {
         return None;
     }
     let catalog = context.projection.catalog();
-    let server = catalog.server(job.server.as_ref()?.as_str())?;
+    let server = catalog.server(job.target.server.as_ref()?.as_str())?;
     context.manager.registry.owner_of(server.exclusive_id()?)
 }
 

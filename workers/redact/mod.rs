@@ -7,7 +7,7 @@ mod fingerprints;
 mod json;
 mod views;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,14 +110,19 @@ impl Redactor {
         }
     }
 
+    /// Returns the values that no call has had for ten seconds.
+    pub fn idle_values(&self) -> HashSet<ValueId> {
+        let held = self.held.lock();
+        let idle = held.iter().filter(|(_, value)| value.is_idle());
+        idle.map(|(id, _)| *id).collect()
+    }
+
     /// Removes the values that no call has had for ten seconds and that are not stored any more.
     pub fn expire(&self, is_stored: impl Fn(ValueId) -> bool) {
         let mut held = self.held.lock();
         let mut expired = Vec::new();
         held.retain(|id, value| {
-            let keep = value.calls > 0
-                || value.last_call.elapsed() < GRACE
-                || (value.may_stay() && is_stored(*id));
+            let keep = !value.is_idle() || (value.may_stay() && is_stored(*id));
             if !keep {
                 expired.append(&mut value.fingerprints);
             }
@@ -198,6 +203,11 @@ impl Redactor {
 }
 
 impl HeldValue {
+    /// Whether no call has had the value for ten seconds.
+    fn is_idle(&self) -> bool {
+        self.calls == 0 && self.last_call.elapsed() >= GRACE
+    }
+
     fn may_stay(&self) -> bool {
         self.fingerprints
             .iter()

@@ -438,14 +438,29 @@ async fn expire_unused(manager: Arc<ServerManager>) {
         for handle in handles {
             handle.users.end_idle(&manager, &handle, idle);
             handle.expire_watches(&manager);
-            let server = manager
-                .projection
-                .catalog()
-                .server_by_id(handle.id)
-                .cloned();
-            let stored: HashSet<ValueId> =
-                server.iter().flat_map(|server| server.values()).collect();
-            handle.redactor.expire(|value| stored.contains(&value));
+            let manager = manager.clone();
+            // A server may have a million values, and calls must not wait for them.
+            let expiring = tokio::task::spawn_blocking(move || expire_values(&manager, &handle));
+            if let Err(error) = expiring.await {
+                tracing::error!(%error, "the masked values of a server could not be expired");
+            }
         }
     }
+}
+
+/// Removes masked values that are not stored any more.
+fn expire_values(manager: &ServerManager, handle: &ServerHandle) {
+    let idle = handle.redactor.idle_values();
+    if idle.is_empty() {
+        return;
+    }
+    let server = manager
+        .projection
+        .catalog()
+        .server_by_id(handle.id)
+        .cloned();
+    let values = server.iter().flat_map(|server| server.values());
+    let stored: HashSet<ValueId> = values.filter(|value| idle.contains(value)).collect();
+    let is_stored = |value| stored.contains(&value) || !idle.contains(&value);
+    handle.redactor.expire(is_stored);
 }

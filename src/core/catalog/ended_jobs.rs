@@ -72,10 +72,10 @@ impl EndedJobs {
         self.expiries.insert((ended.until, job.id));
         self.by_end.insert((ended.at, job.id));
         self.bytes += bytes;
-        let share = self.users.entry(job.user.clone()).or_default();
+        let share = self.users.entry(job.target.user.clone()).or_default();
         share.jobs.insert((ended.at, job.id));
         share.bytes += bytes;
-        self.update_user(&job.user);
+        self.update_user(&job.target.user);
     }
 
     pub fn remove(&mut self, job: &Job, ended: &EndedJob) {
@@ -85,11 +85,11 @@ impl EndedJobs {
         let bytes = estimated_bytes(job);
         self.by_end.remove(&(ended.at, job.id));
         self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(share) = self.users.get_mut(&job.user) {
+        if let Some(share) = self.users.get_mut(&job.target.user) {
             share.jobs.remove(&(ended.at, job.id));
             share.bytes = share.bytes.saturating_sub(bytes);
         }
-        self.update_user(&job.user);
+        self.update_user(&job.target.user);
     }
 
     fn update_user(&mut self, user: &UserName) {
@@ -166,9 +166,17 @@ fn add_oldest(
 
 /// Returns the estimated memory of an ended job in bytes. Names count in full, although jobs share them.
 pub fn estimated_bytes(job: &Job) -> u64 {
-    let server = job.server.as_ref().map_or(0, |name| name.as_str().len());
-    let tool = job.tool.as_ref().map_or(0, |name| name.as_str().len());
-    let names = job.user.as_str().len() + job.command.len() + server + tool;
+    let server = job
+        .target
+        .server
+        .as_ref()
+        .map_or(0, |name| name.as_str().len());
+    let tool = job
+        .target
+        .tool
+        .as_ref()
+        .map_or(0, |name| name.as_str().len());
+    let names = job.target.user.as_str().len() + job.target.command.len() + server + tool;
     JOB_BYTES + names as u64
 }
 
@@ -176,7 +184,9 @@ pub fn estimated_bytes(job: &Job) -> u64 {
 mod tests {
     use super::*;
     use crate::core::ids::ValueId;
+    use crate::core::model::job::JobTarget;
     use crate::core::model::job::{JobStage, JobState};
+    use std::sync::Arc;
     use uuid::Uuid;
 
     const LIMITS: RetentionLimits = RetentionLimits {
@@ -200,10 +210,12 @@ mod tests {
     fn job(number: u64, user: &str, until: u64) -> Job {
         Job {
             id: JobId(Uuid::from_u128(number.into())),
-            user: user.parse().expect("a name"),
-            command: "tools.call".into(),
-            server: None,
-            tool: None,
+            target: Arc::new(JobTarget {
+                user: user.parse().expect("a name"),
+                command: "tools.call".into(),
+                server: None,
+                tool: None,
+            }),
             arguments: ValueId(Uuid::nil()),
             key: None,
             stage: JobStage::Ended(Box::new(ended(number, until))),

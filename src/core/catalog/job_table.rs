@@ -13,8 +13,8 @@ use crate::core::event::{
     JobStarted,
 };
 use crate::core::ids::{Digest, JobId, Position, ValueId, WorkerId};
-use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob};
-use crate::core::names::{ServerName, ToolName};
+use crate::core::model::job::{EndedJob, Job, JobStage, JobState, JobTarget, RunningJob};
+use crate::core::names::ServerName;
 
 /// All jobs, by id, worker, key and expiry.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +24,8 @@ pub struct JobTable {
     running_by_worker: HashMap<WorkerId, OrdSet<JobId>>,
     ended: EndedJobs,
     by_key: HashMap<Digest, JobId>,
-    /// The tools that jobs name, and the number of these jobs. Jobs of one tool share the text of its name.
-    tools: HashMap<ToolName, u32>,
+    /// The targets of all jobs, and the number of jobs of each.
+    targets: HashMap<Arc<JobTarget>, u32>,
     /// The number of cancellation requests so far. A worker compares it to notice a new request.
     pub cancels: u64,
 }
@@ -98,12 +98,15 @@ impl JobTable {
 
     /// Folds an accepted job. `server` is the server name that the catalog already holds, so that jobs share its text.
     pub fn accept(&mut self, event: &JobAccepted, server: Option<ServerName>) {
-        let job = Job {
-            id: event.job,
-            user: self.scheduler.shared_user(&event.user),
+        let target = JobTarget {
+            user: event.user.clone(),
             command: interned_command(&event.command),
             server,
-            tool: event.tool.as_ref().map(|tool| self.shared_tool(tool)),
+            tool: event.tool.clone(),
+        };
+        let job = Job {
+            id: event.job,
+            target: self.shared_target(target),
             arguments: event.arguments,
             key: event.key.map(Box::new),
             stage: JobStage::Waiting { attempts: 0 },
@@ -114,25 +117,27 @@ impl JobTable {
     /// Restores a job from a snapshot. `server` is the server name that the catalog already holds. The snapshot does
     /// not store the turns of users, so all users start with equal turns.
     pub fn restore(&mut self, mut job: Job, server: Option<ServerName>) {
-        job.user = self.scheduler.shared_user(&job.user);
-        job.command = interned_command(&job.command);
-        job.server = server.or(job.server);
-        job.tool = job.tool.map(|tool| self.shared_tool(&tool));
+        let target = JobTarget {
+            user: job.target.user.clone(),
+            command: interned_command(&job.target.command),
+            server: server.or_else(|| job.target.server.clone()),
+            tool: job.target.tool.clone(),
+        };
+        job.target = self.shared_target(target);
         self.insert(job);
     }
 
-    /// Returns the copy of the tool's name that other jobs hold, if there is one.
-    fn shared_tool(&self, tool: &ToolName) -> ToolName {
-        self.tools
-            .get_key_value(tool)
-            .map_or(tool, |(shared, _)| shared)
-            .clone()
+    /// Returns the copy of a target that other jobs hold. A new target shares the user name of the scheduler.
+    fn shared_target(&self, mut target: JobTarget) -> Arc<JobTarget> {
+        if let Some((shared, _)) = self.targets.get_key_value(&target) {
+            return shared.clone();
+        }
+        target.user = self.scheduler.shared_user(&target.user);
+        Arc::new(target)
     }
 
     fn insert(&mut self, job: Job) {
-        if let Some(tool) = &job.tool {
-            *self.tools.entry(tool.clone()).or_default() += 1;
-        }
+        *self.targets.entry(job.target.clone()).or_default() += 1;
         match &job.stage {
             JobStage::Waiting { .. } => self.scheduler.enqueue(&job),
             JobStage::Running(running) => {
@@ -250,12 +255,10 @@ impl JobTable {
     }
 
     fn remove_references(&mut self, job: &Job) {
-        if let Some(tool) = &job.tool
-            && let Some(count) = self.tools.get_mut(tool)
-        {
+        if let Some(count) = self.targets.get_mut(&job.target) {
             *count -= 1;
             if *count == 0 {
-                self.tools.remove(tool);
+                self.targets.remove(&job.target);
             }
         }
         match &job.stage {

@@ -41,14 +41,14 @@ impl QueueKey {
     pub fn for_job(job: &Job) -> Self {
         Self {
             area: job_area(job),
-            server: job.server.clone(),
+            server: job.target.server.clone(),
         }
     }
 }
 
 /// Returns the area of a job's command, or `None` if only a newer version of the program knows the command.
 pub fn job_area(job: &Job) -> Option<Area> {
-    lookup(&job.command).map(|(_, area, _)| area)
+    lookup(&job.target.command).map(|(_, area, _)| area)
 }
 
 /// The turn and the job counts of one user.
@@ -98,17 +98,17 @@ impl FairScheduler {
     /// Adds a waiting job.
     pub fn enqueue(&mut self, job: &Job) {
         let started = self.started;
-        let share = self.users.entry(job.user.clone()).or_default();
+        let share = self.users.entry(job.target.user.clone()).or_default();
         if share.waiting == 0 {
             // This turn comes after the turns of waiting users and before the turn of the user who was served last.
             share.turn = 2 * started;
-            self.turns.insert((share.turn, job.user.clone()));
+            self.turns.insert((share.turn, job.target.user.clone()));
         }
         share.waiting += 1;
         self.waiting += 1;
         let queue = self
             .backlog
-            .entry((job.user.clone(), QueueKey::for_job(job)))
+            .entry((job.target.user.clone(), QueueKey::for_job(job)))
             .or_default();
         // A new job is nearly always the newest job of its queue.
         match queue.last() {
@@ -123,7 +123,7 @@ impl FairScheduler {
 
     /// Removes a waiting job. Returns false if the job did not wait.
     pub fn remove(&mut self, job: &Job) -> bool {
-        let key = (job.user.clone(), QueueKey::for_job(job));
+        let key = (job.target.user.clone(), QueueKey::for_job(job));
         let Some(queue) = self.backlog.get_mut(&key) else {
             return false;
         };
@@ -140,13 +140,13 @@ impl FairScheduler {
             self.backlog.remove(&key);
         }
         self.waiting -= 1;
-        if let Some(share) = self.users.get_mut(&job.user) {
+        if let Some(share) = self.users.get_mut(&job.target.user) {
             share.waiting -= 1;
             if share.waiting == 0 {
-                self.turns.remove(&(share.turn, job.user.clone()));
+                self.turns.remove(&(share.turn, job.target.user.clone()));
             }
         }
-        self.remove_idle_user(&job.user);
+        self.remove_idle_user(&job.target.user);
         true
     }
 
@@ -156,12 +156,12 @@ impl FairScheduler {
             return;
         }
         self.started += 1;
-        let share = self.users.entry(job.user.clone()).or_default();
+        let share = self.users.entry(job.target.user.clone()).or_default();
         share.running += 1;
         if share.waiting > 0 {
-            self.turns.remove(&(share.turn, job.user.clone()));
+            self.turns.remove(&(share.turn, job.target.user.clone()));
             share.turn = 2 * self.started + 1;
-            self.turns.insert((share.turn, job.user.clone()));
+            self.turns.insert((share.turn, job.target.user.clone()));
         }
         *self.running.entry(QueueKey::for_job(job)).or_default() += 1;
     }
@@ -175,15 +175,18 @@ impl FairScheduler {
                 self.running.remove(&queue);
             }
         }
-        if let Some(share) = self.users.get_mut(&job.user) {
+        if let Some(share) = self.users.get_mut(&job.target.user) {
             share.running = share.running.saturating_sub(1);
         }
-        self.remove_idle_user(&job.user);
+        self.remove_idle_user(&job.target.user);
     }
 
     /// Adds a running job that a snapshot holds.
     pub fn count_running(&mut self, job: &Job) {
-        self.users.entry(job.user.clone()).or_default().running += 1;
+        self.users
+            .entry(job.target.user.clone())
+            .or_default()
+            .running += 1;
         *self.running.entry(QueueKey::for_job(job)).or_default() += 1;
     }
 
@@ -247,7 +250,9 @@ mod tests {
     use crate::core::command::Command;
     use crate::core::ids::ValueId;
     use crate::core::model::job::JobStage;
+    use crate::core::model::job::JobTarget;
     use crate::core::model::tool_call::CallTool;
+    use std::sync::Arc;
     use uuid::Uuid;
 
     const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
@@ -258,10 +263,12 @@ mod tests {
     fn job(number: u128, user: &str, server: &str) -> Job {
         Job {
             id: JobId(Uuid::from_u128(number)),
-            user: user.parse().expect("a name"),
-            command: CallTool::NAME.into(),
-            server: Some(server.parse().expect("a name")),
-            tool: None,
+            target: Arc::new(JobTarget {
+                user: user.parse().expect("a name"),
+                command: CallTool::NAME.into(),
+                server: Some(server.parse().expect("a name")),
+                tool: None,
+            }),
             arguments: ValueId(Uuid::nil()),
             key: None,
             stage: JobStage::Waiting { attempts: 0 },

@@ -115,7 +115,11 @@ impl Catalog {
             }
             Part::Server(server) => self.restore_server(*server),
             Part::Job(job) => {
-                let server = job.server.as_ref().map(|name| self.shared_name(name));
+                let server = job
+                    .target
+                    .server
+                    .as_ref()
+                    .map(|name| self.shared_name(name));
                 self.jobs.restore(job, server);
             }
             Part::DeadLetter(dead_letter) => {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdSet};
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -137,7 +137,7 @@ impl From<Token> for StoredToken {
 /// All tokens, by id and by user.
 #[derive(Debug, Clone, Default)]
 pub struct TokenTable {
-    by_id: HashMap<TokenId, Arc<StoredToken>>,
+    by_id: OrdMap<TokenId, Arc<StoredToken>>,
     by_user: OrdSet<(UserName, TokenId)>,
 }
 

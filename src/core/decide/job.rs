@@ -116,7 +116,7 @@ pub fn active_singleton<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a J
     catalog
         .jobs
         .newest_first()
-        .find(|job| job.command == command && job.ended().is_none())
+        .find(|job| job.target.command == command && job.ended().is_none())
         .map(AsRef::as_ref)
 }
 
@@ -284,17 +284,18 @@ fn take_over_job(catalog: &Catalog, job: &Job, until: u64) -> Event {
 
 /// Returns true if the job may run twice. Only a tool call depends on its tool: the tool declares whether it may.
 fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
-    if job.command != CallTool::NAME {
+    if job.target.command != CallTool::NAME {
         return true;
     }
     let server = job
+        .target
         .server
         .as_ref()
         .and_then(|name| catalog.server(name.as_str()));
     let tools = server
         .into_iter()
         .flat_map(|server| server.tools.tools.iter());
-    let tool_name = job.tool.as_ref().map(ToolName::as_str);
+    let tool_name = job.target.tool.as_ref().map(ToolName::as_str);
     tools
         .filter(|tool| tool.name().as_deref() == tool_name)
         .any(|tool| tool.may_repeat())
@@ -313,7 +314,7 @@ pub fn cancel_job(
     let job = catalog
         .jobs
         .get(id)
-        .filter(|job| job.user == *user)
+        .filter(|job| job.target.user == *user)
         .ok_or_else(|| Failure::job_not_found(id))?;
     match &job.stage {
         JobStage::Waiting { .. } => Ok(vec![finished_event(job, cancelled_end(until))]),

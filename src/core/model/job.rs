@@ -4,6 +4,7 @@
 //! event ends it. The Vault holds the sealed arguments and the sealed answer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,15 +36,23 @@ pub enum JobState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub id: JobId,
+    /// Jobs with the same target share it, because a user can have many waiting jobs.
+    #[serde(flatten)]
+    pub target: Arc<JobTarget>,
+    /// The id of the sealed arguments in the Vault.
+    pub arguments: ValueId,
+    pub key: Option<Box<JobIdempotencyKey>>,
+    pub stage: JobStage,
+}
+
+/// What a job does, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct JobTarget {
     pub user: UserName,
     /// The name of the command. The name may be unknown if a newer version of the program accepted the job.
     pub command: Cow<'static, str>,
     pub server: Option<ServerName>,
     pub tool: Option<ToolName>,
-    /// The id of the sealed arguments in the Vault.
-    pub arguments: ValueId,
-    pub key: Option<Box<JobIdempotencyKey>>,
-    pub stage: JobStage,
 }
 
 /// The arguments of a job. The program seals the whole value, because arguments may hold secrets.
@@ -192,10 +201,12 @@ mod tests {
     fn job(stage: JobStage) -> Job {
         Job {
             id: JobId(Uuid::from_u128(1)),
-            user: UserName::default(),
-            command: "tools.call".into(),
-            server: None,
-            tool: None,
+            target: Arc::new(JobTarget {
+                user: UserName::default(),
+                command: "tools.call".into(),
+                server: None,
+                tool: None,
+            }),
             arguments: ValueId(Uuid::from_u128(2)),
             key: None,
             stage,
@@ -255,12 +266,10 @@ mod tests {
 
     #[test]
     fn a_job_of_a_newer_version_keeps_its_command() {
-        let text = serde_json::to_string(&Job {
-            command: "tools.dance".into(),
-            ..job(ended(None))
-        })
-        .expect("JSON");
+        let mut job = job(ended(None));
+        Arc::make_mut(&mut job.target).command = "tools.dance".into();
+        let text = serde_json::to_string(&job).expect("JSON");
         let read: Job = serde_json::from_str(&text).expect("a job");
-        assert_eq!(read.command, "tools.dance");
+        assert_eq!(read.target.command, "tools.dance");
     }
 }

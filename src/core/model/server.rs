@@ -472,13 +472,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_behind_a_url_has_no_replicas() {
-        let config = ServerConfig {
+    fn a_server_behind_a_url_has_no_replicas_and_no_interaction() {
+        let replicas = ServerConfig {
             replicas: Replicas::Each,
             ..remote()
         };
-        let failure = config.check().expect_err("replicas");
-        assert!(failure.message.contains("`replicas`"), "{failure}");
+        let interaction = ServerConfig {
+            interaction: Interaction::Exclusive,
+            ..remote()
+        };
+        for (config, field) in [(replicas, "replicas"), (interaction, "interaction")] {
+            let failure = config.check().expect_err(field);
+            assert!(failure.message.contains(field), "{failure}");
+        }
         assert!(remote().check().is_ok());
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn add_connect_url_to_answer(
     let missing = parsed.map_err(internal_error)?.missing;
     let catalog = state.catalog();
     let server = job
+        .target
         .server
         .as_ref()
         .and_then(|name| catalog.server(name.as_str()))

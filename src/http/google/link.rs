@@ -178,6 +178,7 @@ pub(crate) fn add_fresh_login_url(
     }
     let catalog = state.catalog();
     let server = job
+        .target
         .server
         .as_ref()
         .and_then(|name| catalog.server(name.as_str()))
@@ -186,7 +187,7 @@ pub(crate) fn add_fresh_login_url(
         return Ok(answer);
     };
     let link = GoogleLink {
-        user: &job.user,
+        user: &job.target.user,
         server: Some(&server.name),
     };
     let url = link.url(state, None)?;

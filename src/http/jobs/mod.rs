@@ -113,7 +113,7 @@ pub(super) async fn list(
         let has_state = states
             .as_ref()
             .is_none_or(|states| states.contains(&job.state()));
-        job.user == user && has_state && is_visible(&caller, &catalog, job)
+        job.target.user == user && has_state && is_visible(&caller, &catalog, job)
     });
     let jobs: Vec<_> = matching
         .by_ref()
@@ -237,7 +237,7 @@ fn find_job(
     catalog
         .jobs
         .get(id)
-        .filter(|job| job.user == *user && is_visible(caller, &catalog, job))
+        .filter(|job| job.target.user == *user && is_visible(caller, &catalog, job))
         .cloned()
         // The id can come from the name that a producer gave to the job of another user, so no answer shows it.
         .ok_or_else(|| Failure::job_not_found("of that id"))
@@ -248,7 +248,7 @@ fn is_visible(caller: &Caller, catalog: &Catalog, job: &Job) -> bool {
     if caller.servers.is_all() {
         return true;
     }
-    let server = job.server.as_ref();
+    let server = job.target.server.as_ref();
     server
         .and_then(|name| catalog.server(name.as_str()))
         .is_some_and(|server| may(caller, Action::UseTools, Some(server.id)).is_ok())

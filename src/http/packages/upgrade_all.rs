@@ -179,10 +179,10 @@ fn find_jobs(
     let mut jobs = Vec::new();
     let catalog = state.catalog();
     for job in catalog.jobs.newest_first() {
-        if job.command != UpgradePackage::NAME {
+        if job.target.command != UpgradePackage::NAME {
             continue;
         }
-        let (Some(server), Some(job_key)) = (&job.server, &job.key) else {
+        let (Some(server), Some(job_key)) = (&job.target.server, &job.key) else {
             continue;
         };
         let expected = key_for_server(state, key, server)?.request;
