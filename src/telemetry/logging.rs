@@ -46,10 +46,10 @@ pub fn start(config: &LogConfig) {
         .try_init();
 }
 
-/// Libraries that log whole messages at this level and below. The messages hold secrets of users
+/// Libraries that log texts of messages at this level and below. The messages hold secrets of users
 /// and results of servers.
 const LIBRARIES_THAT_LOG_BODIES: [(&str, Level); 2] =
-    [("async_nats", Level::DEBUG), ("rmcp", Level::INFO)];
+    [("async_nats", Level::DEBUG), ("rmcp", Level::ERROR)];
 
 /// Returns whether a line may be written. `RUST_LOG` cannot change this, because no secret may appear
 /// in the log.

@@ -9,7 +9,6 @@ from bench import ECHO, Target, free_port, rss_mib
 bench.BIN = os.environ.get("MCP_API", bench.BIN)
 ADMIN = "an-admin-token-of-the-benchmark"
 HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN}"}
-SECRETS = 10
 SENDERS = 32
 
 
@@ -36,26 +35,26 @@ def post_all(port, requests):
         assert response.status in (200, 201), text[:300]
 
 
-def secrets(users):
+def secrets(users, each):
     for user in users:
-        for number in range(SECRETS):
+        for number in range(each):
             yield "/secrets/set", {"username": f"user-{user}@example.com", "serverName": "echo",
                                    "secretName": f"api_key_{number}", "secretValue": f"value-{user}-{number}"}
 
 
-def tokens(users):
+def tokens(users, each):
     for user in users:
         yield "/tokens", {"username": f"user-{user}@example.com", "scopes": ["tools"]}
 
 
-def sender(port, kind, first, count):
-    post_all(port, kind(range(first, count, SENDERS)))
+def sender(port, kind, first, args):
+    post_all(port, kind(range(first, args.users, SENDERS), args.secrets))
 
 
-def send(port, kind, count):
+def send(port, kind, args):
     """Sends the requests of all users from several processes. Returns the seconds."""
     began = time.perf_counter()
-    senders = [multiprocessing.Process(target=sender, args=(port, kind, n, count)) for n in range(SENDERS)]
+    senders = [multiprocessing.Process(target=sender, args=(port, kind, n, args)) for n in range(SENDERS)]
     for process in senders:
         process.start()
     for process in senders:
@@ -88,26 +87,31 @@ def restart(target, folder, port):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--users", type=int, default=100_000)
-    users, folder, port = parser.parse_args().users, tempfile.mkdtemp(), free_port()
+    parser.add_argument("--secrets", type=int, default=10, help="the secrets of each user")
+    args = parser.parse_args()
+    users, count, folder, port = args.users, args.users * args.secrets, tempfile.mkdtemp(), free_port()
     target, _ = start(folder, port)
-    post_all(port, [("/mcp/servers", {"name": "echo", "command": ECHO}), *secrets(["0"])])
+    post_all(port, [("/mcp/servers", {"name": "echo", "command": ECHO}), *secrets(["0"], args.secrets)])
     one = "user-0@example.com"
     before, few = call_us(port, one), rss_mib(target.process.pid)
     rows, per = [], lambda kept, count: f"{kept * 2**20 / count:.0f} bytes"
-    rate = users * SECRETS / send(port, secrets, users)
+    rate = count / send(port, secrets, args)
     time.sleep(3)
     rows.append((f"secrets set from {SENDERS} clients", f"{rate:,.0f} a second"))
-    rows.append(("memory of a secret, while they are set", per(rss_mib(target.process.pid) - few, users * SECRETS)))
+    rows.append(("memory of a secret, while they are set", per(rss_mib(target.process.pid) - few, count)))
     target, took = restart(target, folder, port)
     with_secrets = rss_mib(target.process.pid)
-    rows.append(("memory of a secret, after a start", per(with_secrets - few, users * SECRETS)))
+    rows.append(("memory of a secret, after a start", per(with_secrets - few, count)))
     rows.append(("kill -9 and start with them", f"{took:.2f} s"))
     rows.append(("a call (p50) without and with them", f"{before:.0f} µs, {call_us(port, one):.0f} µs"))
-    send(port, tokens, users)
+    with_secrets = rss_mib(target.process.pid)
+    send(port, tokens, args)
+    time.sleep(3)
+    rows.append(("memory of a token, while they are made", per(rss_mib(target.process.pid) - with_secrets, users)))
     target, took = restart(target, folder, port)
     rows.append(("memory of a token, after a start", per(rss_mib(target.process.pid) - with_secrets, users)))
     rows.append(("kill -9 and start with secrets and tokens", f"{took:.2f} s"))
-    print(f"\n| {users * SECRETS:,} secrets of {users:,} users, {users:,} tokens | |\n|---|---|")
+    print(f"\n| {count:,} secrets of {users:,} users, {users:,} tokens | |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")
     target.stop()

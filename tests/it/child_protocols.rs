@@ -241,3 +241,33 @@ async fn a_child_without_sessions_reports_the_watched_resources() {
     );
     assert!(lines.contains(&"cancelled 1002".to_owned()), "{lines:?}");
 }
+
+#[tokio::test]
+async fn requests_of_a_child_get_replies_and_their_texts_stay_out_of_the_log() {
+    const PLANTED: &str = "planted-secret-of-a-method";
+    let child = Child::connected("legacy").await;
+    let mut nested = json!({ "deep": 1 });
+    for _ in 0..140 {
+        nested = json!({ "deep": nested });
+    }
+    let large = json!({ "message": "x".repeat(70_000) });
+    let requests = json!([
+        { "method": "ping" },
+        { "method": "roots/list" },
+        { "method": "elicitation/create", "params": nested },
+        { "method": "elicitation/create", "params": large },
+        { "method": "sampling/createMessage", "params": { "messages": [] } },
+        { "method": PLANTED },
+    ]);
+    let arguments = json!({ "requests": requests });
+    let called = child.app.call("ana", "child", "send", arguments).await.ok();
+    let replies = called["data"]["content"].as_str().expect("a text");
+    let replies: Value = serde_json::from_str(replies).expect("JSON");
+    let refused = json!({ "code": -32601, "message": "this client has no such method" });
+    let expected = json!({
+        "r0": {}, "r1": { "roots": [] }, "r2": { "action": "decline" }, "r3": { "action": "decline" },
+        "r4": refused, "r5": refused,
+    });
+    assert_eq!(replies, expected);
+    assert!(!child.app.log().contains(PLANTED));
+}

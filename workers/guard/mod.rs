@@ -27,13 +27,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::unix::pipe;
-use tokio::time::Instant;
 
 pub use self::orphans::{become_subreaper, processes_left};
 use self::request::GuardDescriptors;
 use self::running::RunningGuard;
 pub use self::starter::run as run_starter;
-use crate::time::clock::monotonic;
 
 /// The variables of the host that a child gets. All other variables come from the `env` of the server.
 pub const PASSED_ON: [&str; 13] = [
@@ -97,8 +95,8 @@ impl ChildSet {
     }
 }
 
-/// Starts `command` under a guard with the passed-on variables and `env`, which wins. Without a renewal the guard kills
-/// the child after `ttl`.
+/// Starts `command` under a guard with the passed-on variables and `env`, which wins. `left` is the time that the child may
+/// live from now on; it is asked again after a slow start. Without a renewal the guard then kills the child.
 ///
 /// # Errors
 /// The error of the system, and an error if an argument or a variable contains a zero byte.
@@ -106,10 +104,8 @@ pub async fn spawn<'a>(
     command: &str,
     args: &[String],
     env: impl Iterator<Item = (&'a str, &'a str)>,
-    ttl: Duration,
+    left: impl Fn() -> Duration + Send + Sync + 'static,
 ) -> io::Result<GuardedChild> {
-    // The time counts from now, because a slow start does not extend the lease.
-    let lives_until = monotonic() + ttl;
     let program = program::write(command, args, env)?;
     let (life_read, life_write) = io::pipe()?;
     let (stdin_read, stdin_write) = io::pipe()?;
@@ -130,8 +126,11 @@ pub async fn spawn<'a>(
     // lease ends during the wait, the worker must not run the command.
     let caller = Arc::new(());
     let waiting = Arc::downgrade(&caller);
-    let is_wanted = move || waiting.strong_count() > 0 && monotonic() < lives_until;
-    let start = move || Process::start(&descriptors, life, lives_until, is_wanted);
+    let left = move || match waiting.strong_count() {
+        0 => Duration::ZERO,
+        _ => left(),
+    };
+    let start = move || Process::start(&descriptors, life, left);
     let process = tokio::task::spawn_blocking(start)
         .await
         .map_err(io::Error::other)??;
@@ -150,20 +149,20 @@ fn not_wanted() -> io::Error {
 }
 
 impl Process {
-    /// Starts a guard, and lets its child live until a moment. Blocks until the guard runs.
+    /// Starts a guard, and lets its child live for the time that is left then. Blocks until the guard runs.
     fn start(
         descriptors: &GuardDescriptors,
         life: LifePipe,
-        lives_until: Instant,
-        is_wanted: impl Fn() -> bool,
+        left: impl Fn() -> Duration,
     ) -> io::Result<Self> {
-        let guard = RunningGuard::start(descriptors, &is_wanted)?;
-        if !is_wanted() {
+        let guard = RunningGuard::start(descriptors, || !left().is_zero())?;
+        let left = left();
+        if left.is_zero() {
             // The pipe closes without a message, so the guard ends without a child.
             return Err(not_wanted());
         }
         // The guard starts the child after this message.
-        life.renew(lives_until.saturating_duration_since(monotonic()));
+        life.renew(left);
         Ok(Self {
             guard: Some(guard),
             life: Arc::new(life),

@@ -91,7 +91,7 @@ pub async fn run(
         stdout,
         stderr,
         mut process,
-    } = guard::spawn(program, &args, environment, MAX_LIFE).await?;
+    } = guard::spawn(program, &args, environment, || MAX_LIFE).await?;
     drop(stdin);
     let collector = Arc::new(OutputCollector {
         context: context.clone(),

@@ -98,6 +98,14 @@ impl Connection {
         }
     }
 
+    /// Whether the client has closed the connection in order to open another one. Then the server has not failed.
+    pub fn is_replaced(&self) -> bool {
+        match self {
+            Self::Stdio(stdio) => stdio.is_replaced(),
+            Self::Http(_) | Self::Sse(_) => false,
+        }
+    }
+
     /// Waits until no call is running.
     pub async fn idle(&self) {
         match self {

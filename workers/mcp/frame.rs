@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 
-use serde_json::value::RawValue;
 use zeroize::Zeroize;
 
 use crate::core::arguments::merge::{
@@ -197,14 +196,6 @@ pub fn request(id: u64, method: &str, params: &str) -> Frame {
 pub fn cancelled(id: u64, reason: &str) -> Frame {
     let text = format!(
         "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
-    );
-    plain(text.into_bytes())
-}
-
-/// Returns the reply to a request of the server that the client does not know.
-pub fn method_not_found(id: &RawValue) -> Frame {
-    let text = format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32601,\"message\":\"Method not found\"}}}}\n"
     );
     plain(text.into_bytes())
 }

@@ -120,6 +120,20 @@ fn changed_part(method: &str, params: Option<&RawValue>) -> Option<ChangedPart> 
 pub const WRONG_QUESTION: &str =
     "the server sent a wrong request to the client, or too many of them; the client refused it";
 
+/// The member of the response to a request that the client does not know.
+pub const METHOD_NOT_FOUND: &str =
+    r#""error":{"code":-32601,"message":"this client has no such method"}"#;
+
+/// Returns the member of the response to a request of a server for which no client can be asked.
+pub fn answer_without_client(method: &str) -> &'static str {
+    match method {
+        "ping" => r#""result":{}"#,
+        "roots/list" => r#""result":{"roots":[]}"#,
+        "elicitation/create" => r#""result":{"action":"decline"}"#,
+        _ => METHOD_NOT_FOUND,
+    }
+}
+
 /// Returns the response to a request of a server. `member` is its `result` or its `error`.
 pub fn response(id: &RawValue, member: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},{member}}}"#)

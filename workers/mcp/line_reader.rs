@@ -1,5 +1,6 @@
-//! Reads the lines of a server. Replies complete requests of the mux, notifications go to the sink, and everything else
-//! goes to rmcp. A line that is no message is a log line.
+//! Reads the lines of a server. Replies complete requests of the mux, notifications go to the sink, and the replies of the
+//! handshake go to rmcp. A request of the server is answered here, because rmcp would log its text. A line that is no message is
+//! a log line.
 
 use std::io;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
-use super::frame::method_not_found;
+use super::frame::plain;
 use super::host::{LogSource, LogText, NotificationSink};
 use super::jsonrpc::{
-    RpcMessage, WRONG_QUESTION, note, notify, progress_token, request_id, scan_ids,
-    subscription_id, subslice,
+    METHOD_NOT_FOUND, RpcMessage, WRONG_QUESTION, answer_without_client, note, notify,
+    progress_token, request_id, response, scan_ids, subscription_id, subslice,
 };
 use super::mux::{FIRST_REQUEST_ID, Mux, RpcReply};
 use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
@@ -23,8 +24,8 @@ use crate::core::mcp::input_required::ClientMethod;
 const ENVELOPE: usize = 64 * 1024;
 /// Bytes at each end of an unreadable line that are searched for an id.
 const EDGE: usize = 4096;
-/// The longest request of a server that rmcp gets, in bytes.
-const MAX_REQUEST: usize = 64 * 1024;
+/// The longest id of a request that gets a reply, in bytes.
+const MAX_ID: usize = 1024;
 /// Lines that are read before other tasks of this thread have a turn.
 const LINES_PER_TURN: usize = 16;
 /// Bytes of an unreadable line in a log line.
@@ -129,18 +130,19 @@ impl LineReader {
         }
     }
 
-    /// Handles a request of the server. rmcp refuses each request that no client can be asked for.
+    /// Handles a request of the server. The client of the running call answers it, or the program refuses it.
     fn on_request(&self, method: &str, message: &RpcMessage, bytes: &Bytes) {
         let asked = ClientMethod::parse(method);
         if asked.is_some_and(|asked| self.ask(asked, message)) {
             return;
         }
-        if bytes.len() > MAX_REQUEST {
-            // It would only fill the memory until rmcp reads it.
-            self.refuse(bytes);
+        let answer = if self.rmcp.is_gone() {
+            // A server without sessions may send no requests (MCP 2026-07-28).
+            METHOD_NOT_FOUND
         } else {
-            self.pass_to_rmcp(bytes);
-        }
+            answer_without_client(method)
+        };
+        self.reply(bytes, answer);
     }
 
     /// Asks the client of the running call. Returns whether it can be asked.
@@ -186,26 +188,23 @@ impl LineReader {
     fn pass_to_rmcp(&self, bytes: &Bytes) {
         match self.rmcp.pass(bytes) {
             Ok(()) => {}
-            Err(RmcpRefusal::Full) => note(
-                &*self.sink,
-                "the server sent too many requests at once; the client dropped one",
-            ),
-            Err(RmcpRefusal::Gone) => self.refuse(bytes),
+            Err(RmcpRefusal::Full | RmcpRefusal::Gone) => {
+                self.note("sent a reply that the client cannot take", bytes);
+            }
             Err(RmcpRefusal::Unreadable(_)) => {
                 self.note("sent a reply to no request of the client", bytes);
             }
         }
     }
 
-    /// Answers a request that no part of the client takes. A server without sessions may send no requests (MCP 2026-07-28).
-    fn refuse(&self, bytes: &[u8]) {
-        let message = serde_json::from_slice::<RpcMessage>(bytes);
-        let id = message.ok().and_then(|message| {
-            let is_request = message.method.is_some();
-            message.id.filter(|_| is_request)
-        });
-        if let Some(id) = id {
-            self.mux.try_send(method_not_found(id));
+    /// Replies to a request of the server with a `result` or an `error`. A server that sends requests faster than it reads the
+    /// replies gets none, because the replies would otherwise fill the memory.
+    fn reply(&self, request: &[u8], member: &str) {
+        let message = serde_json::from_slice::<RpcMessage>(request);
+        let id = message.ok().and_then(|message| message.id);
+        if let Some(id) = id.filter(|id| id.get().len() <= MAX_ID && self.mux.has_space()) {
+            let line = response(id, member) + "\n";
+            self.mux.try_send(plain(line.into()));
         }
     }
 

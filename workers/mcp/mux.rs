@@ -61,6 +61,8 @@ pub struct Mux {
 struct State {
     closed: bool,
     close_reason: Option<String>,
+    /// The client has closed the connection, because it needs a new one.
+    is_replaced: bool,
     calls: HashMap<u64, PendingCall>,
     /// The number of `calls` that are streams.
     streams: usize,
@@ -187,7 +189,7 @@ impl Mux {
     }
 
     /// Waits for space in the queue.
-    async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
+    pub async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
         let permits = self.space.clone().acquire_many_owned(permits_for(bytes));
         permits.await.map(QueueSpace).map_err(|_| Closed)
     }
@@ -208,7 +210,8 @@ impl Mux {
         }
     }
 
-    fn enqueue(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
+    /// Queues a frame at once, in the space that was reserved for it.
+    pub fn enqueue(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
         let request = frame.request;
         let queued = QueuedFrame {
             frame,
@@ -285,6 +288,12 @@ impl Mux {
     pub fn owes_answers_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.owed.as_ref().and_then(OwedAnswers::since)
+    }
+
+    /// Whether the server owes the answer to this request, which has ended.
+    pub fn owes_answer_to(&self, id: u64) -> bool {
+        let state = self.state.lock();
+        state.owed.as_ref().is_some_and(|owed| owed.contains(id))
     }
 
     /// Waits until the server owes no answer, or the connection has ended.
@@ -400,6 +409,19 @@ impl Mux {
         self.idle.notify_waiters();
         self.closed.send_replace(true);
         self.answered.notify_waiters();
+    }
+
+    /// Ends the connection, because the client needs a new one. The server has not failed.
+    pub fn replace(&self, reason: impl Into<String>) {
+        let mut state = self.state.lock();
+        state.is_replaced = !state.closed;
+        drop(state);
+        self.close(reason);
+    }
+
+    /// Whether the client has ended the connection in order to open another one.
+    pub fn is_replaced(&self) -> bool {
+        self.state.lock().is_replaced
     }
 
     /// Returns the reason for the end of the connection.

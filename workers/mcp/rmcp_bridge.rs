@@ -34,7 +34,6 @@ pub struct RmcpBridge {
 
 /// Passes messages of the server to rmcp.
 pub struct RmcpInbox {
-    mux: Arc<Mux>,
     sender: mpsc::Sender<RxJsonRpcMessage<RoleClient>>,
     /// The request of rmcp that waits for a reply.
     waiting: Arc<Mutex<Option<RequestId>>>,
@@ -58,12 +57,11 @@ pub fn new_bridge(mux: Arc<Mux>) -> (RmcpBridge, RmcpInbox) {
     let (sender, inbox) = mpsc::channel(INBOX_LIMIT);
     let waiting = Arc::<Mutex<Option<RequestId>>>::default();
     let bridge = RmcpBridge {
-        mux: mux.clone(),
+        mux,
         inbox,
         waiting: waiting.clone(),
     };
     let inbox = RmcpInbox {
-        mux,
         sender,
         waiting,
         initialize: Arc::default(),
@@ -124,10 +122,12 @@ impl RmcpInbox {
         self.initialize.clone()
     }
 
-    /// Passes a message to rmcp. Members that are `null` count as absent.
-    ///
-    /// A server that sends requests faster than it reads the replies loses requests, because the replies would
-    /// otherwise fill the memory.
+    /// Whether rmcp serves no session.
+    pub fn is_gone(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Passes a reply to rmcp. Members that are `null` count as absent.
     pub fn pass(&self, message: &[u8]) -> Result<(), RmcpRefusal> {
         let mut value: Value = serde_json::from_slice(message).map_err(RmcpRefusal::Unreadable)?;
         remove_nulls(&mut value);
@@ -170,9 +170,6 @@ impl RmcpInbox {
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_)
         ) {
             self.waiting.lock().take();
-        }
-        if !self.mux.has_space() {
-            return Err(RmcpRefusal::Full);
         }
         self.sender
             .try_send(message)

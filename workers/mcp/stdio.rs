@@ -49,7 +49,7 @@ pub struct StdioTarget<'a> {
     /// The set that renews the child's life.
     pub children: &'a guard::ChildSet,
     /// The time until the guard kills a child without a renewal. A second child has less of it.
-    pub lifetime: &'a dyn ChildLifetime,
+    pub lifetime: Arc<dyn ChildLifetime>,
     /// A child that reads nothing for this time is closed.
     pub stall_limit: Duration,
     /// How the server spoke when it was started last.
@@ -149,6 +149,11 @@ impl StdioConnection {
 
     pub async fn closed(&self) {
         self.mux.closed().await;
+    }
+
+    /// Whether the client has closed the connection in order to start the child again.
+    pub fn is_replaced(&self) -> bool {
+        self.mux.is_replaced()
     }
 
     /// Waits until no call is running.
@@ -296,15 +301,14 @@ async fn spawn(target: &StdioTarget<'_>) -> Result<guard::GuardedChild, String> 
     let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
     let secret_env = target.secret_env.iter();
     let secret_env = secret_env.map(|(name, value)| (name.as_str(), value.as_str()));
-    let child = guard::spawn(
-        target.command,
-        target.args,
-        env.chain(secret_env),
-        target.lifetime.left(),
-    )
-    .await
-    .map_err(|error| format!("it cannot be started: {error}"))?;
+    let lifetime = target.lifetime.clone();
+    let left = move || lifetime.left();
+    let child = guard::spawn(target.command, target.args, env.chain(secret_env), left)
+        .await
+        .map_err(|error| format!("it cannot be started: {error}"))?;
     target.children.add(&child.process);
+    // A renewal between the start and this moment has not reached the child.
+    target.children.renew(target.lifetime.left());
     Ok(child)
 }
 

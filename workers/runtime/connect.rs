@@ -120,7 +120,7 @@ pub async fn open_connection(
                 env,
                 secret_env: &secrets.variables,
                 children: &deps.child,
-                lifetime: &deps.lifetime,
+                lifetime: Arc::new(deps.lifetime.clone()),
                 stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
                 protocol: server.protocol,
                 may_ask: server.config.interaction == Interaction::Exclusive,

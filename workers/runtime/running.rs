@@ -276,7 +276,11 @@ impl Supervisor {
         self.settle(RunState::Starting, status);
         self.manager.metrics.restarted(&leaving.server.name);
         let was_healthy = leaving.connected.elapsed() >= HEALTHY;
-        self.crashes = if was_healthy { 1 } else { self.crashes + 1 };
+        self.crashes = match leaving.connection.is_replaced() {
+            true => 0,
+            false if was_healthy => 1,
+            false => self.crashes + 1,
+        };
     }
 
     /// Publishes that calls must wait for the next connection.

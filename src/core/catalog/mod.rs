@@ -110,7 +110,7 @@ impl Catalog {
         match event {
             Event::ServerRegistered(event) => self.register_server(event),
             Event::ServerUpdated(event) => {
-                self.restart(event.server, |server| replace_config(server, &event.config));
+                self.update_server(event.server, &event.config);
             }
             Event::ServerEnabled(event) => {
                 self.restart(event.server, |server| server.enabled = true);
@@ -379,6 +379,19 @@ impl Catalog {
             server.changed = position;
         });
         self.servers_changed = position;
+    }
+
+    /// Replaces the configuration of a server. The server restarts unless the new configuration suits its process and its
+    /// connection. An update with the same configuration restarts the server for a new session.
+    fn update_server(&mut self, id: ServerId, config: &ServerConfig) {
+        let server = self.server_by_id(id);
+        let goes_on = server.is_some_and(|server| server.config.runs_on_with(config));
+        if goes_on {
+            self.change(id, |server| replace_config(server, config));
+            self.servers_changed = self.position;
+        } else {
+            self.restart(id, |server| replace_config(server, config));
+        }
     }
 
     /// Changes the package of a server. Another version may speak another protocol.

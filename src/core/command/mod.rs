@@ -175,7 +175,7 @@ pub struct RegisterServer {
     pub sealed: Vec<SealedValue>,
 }
 
-/// Changes the configuration of a server, and restarts the server if the configuration differs.
+/// Changes the configuration of a server, and restarts the server if its process or its connection changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateServer {
     #[serde(flatten)]

@@ -71,14 +71,18 @@ pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Ev
     let mut events = Vec::new();
     let session = command.change.remote.session;
     let changes_session = session.apply_to(server.session) != server.session;
+    let updated = Event::from(ServerUpdated {
+        server: server.id,
+        name: server.name.clone(),
+        config: config.clone(),
+    });
+    if config != *server.config {
+        events.push(updated.clone());
+    }
     // A new session needs a restart, and only an update of the server causes one.
-    if config != *server.config || changes_session {
-        let updated = ServerUpdated {
-            server: server.id,
-            name: server.name.clone(),
-            config,
-        };
-        events.push(updated.into());
+    let restarts = config != *server.config && !server.config.runs_on_with(&config);
+    if changes_session && !restarts {
+        events.push(updated);
     }
     events.extend(session_event(server, session));
     match command.change.enabled {
@@ -206,5 +210,7 @@ fn disabled_event(server: &Server) -> Event {
     .into()
 }
 
+#[cfg(test)]
+mod restart_tests;
 #[cfg(test)]
 mod tests;

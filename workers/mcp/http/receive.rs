@@ -12,8 +12,8 @@ use super::transport::{
 use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED, is_question};
 use crate::workers::mcp::host::ClientAsker;
 use crate::workers::mcp::jsonrpc::{
-    LOG_LINE, RpcMessage, WRONG_QUESTION, note, notify, progress_token, request_id, response,
-    scan_ids, subslice,
+    LOG_LINE, RpcMessage, WRONG_QUESTION, answer_without_client, note, notify, progress_token,
+    request_id, response, scan_ids, subslice,
 };
 use crate::workers::mcp::line_reader::reply;
 use crate::workers::mcp::mux::RpcReply;
@@ -188,12 +188,7 @@ impl HttpTransport {
                 "the server sent too many requests at once; the client dropped one",
             );
         };
-        let outcome = match method {
-            "ping" => r#""result":{}"#,
-            "roots/list" => r#""result":{"roots":[]}"#,
-            "elicitation/create" => r#""result":{"action":"decline"}"#,
-            _ => r#""error":{"code":-32601,"message":"this client has no such method"}"#,
-        };
+        let outcome = answer_without_client(method);
         let body = response(id, outcome);
         let transport = self.clone();
         let context = context.clone();

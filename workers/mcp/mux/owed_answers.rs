@@ -31,6 +31,10 @@ impl OwedAnswers {
         }
     }
 
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.ids.contains(&id)
+    }
+
     /// Returns the end of the first request whose answer the server owes.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since

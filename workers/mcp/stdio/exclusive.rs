@@ -26,6 +26,9 @@ use crate::workers::mcp::mux::Mux;
 /// and the worker starts the child again, because the child may never answer (MCP, Cancellation: a receiver should not).
 const OWED_ANSWER: Duration = Duration::from_secs(2);
 
+/// The member of the reply to a request whose call has ended.
+const CALL_ENDED: &str = r#""error":{"code":-32603,"message":"the call of the client has ended"}"#;
+
 /// Runs the calls of one child one at a time.
 pub struct ExclusiveCalls {
     mux: Arc<Mux>,
@@ -106,7 +109,7 @@ impl ExclusiveCalls {
             Err(_) if end < until => Err(CallError::NoTurn),
             Err(_) => {
                 self.mux
-                    .close("it did not answer a cancelled call, so it could ask no client");
+                    .replace("it did not answer a cancelled call, so it could ask no client");
                 Ok(())
             }
         }
@@ -118,29 +121,53 @@ impl ExclusiveCalls {
     /// # Errors
     /// Fails if no client was asked.
     pub fn ask(
-        &self,
+        self: &Arc<Self>,
         method: ClientMethod,
         params: Option<&RawValue>,
         id: &RawValue,
     ) -> Result<(), NotAsked> {
-        let asker = self.with_running(|call| call.asker.clone());
-        let asker = asker.ok_or(NotAsked::NoClient)?;
+        let asked = self.with_running(|call| Some((call.id, call.asker.clone()?)));
+        let (call, asker) = asked.ok_or(NotAsked::NoClient)?;
         let slot = params
             .is_none_or(is_question)
             .then(|| asker.slot())
             .flatten()
             .ok_or(NotAsked::Refused)?;
-        let mux = self.mux.clone();
+        let calls = self.clone();
         let (params, id) = (params.map(ToOwned::to_owned), id.to_owned());
         tokio::spawn(async move {
             // The child must have room for the reply before the next request has room.
             let _slot = slot;
             let member = asker.answer(method, params.as_deref()).await;
-            let line = response(&id, &member) + "\n";
-            // If the connection has ended, the child needs no answer.
-            let _ = mux.send(plain(line.into())).await;
+            calls.reply(call, &id, &member).await;
         });
         Ok(())
+    }
+
+    /// Replies to a request of the child. The answer of a client must not reach another call, even if the child uses the id of
+    /// its request again: after the end of the call, the child gets an error if it still executes the call, and nothing
+    /// otherwise.
+    async fn reply(&self, call: u64, id: &RawValue, member: &str) {
+        let line = response(id, member) + "\n";
+        let Ok(space) = self
+            .mux
+            .reserve(line.len().max(CALL_ENDED.len() + id.get().len() + 64))
+            .await
+        else {
+            return;
+        };
+        // A call that begins needs this lock before its request is queued.
+        let running = self.running.lock();
+        let is_running = running.as_ref().is_some_and(|running| running.id == call);
+        let line = if is_running {
+            line
+        } else if self.mux.owes_answer_to(call) {
+            response(id, CALL_ENDED) + "\n"
+        } else {
+            return;
+        };
+        // If the connection has ended, the child needs no answer.
+        let _ = self.mux.enqueue(plain(line.into()), space);
     }
 
     /// Passes a log line, or the end of an elicitation in URL mode, to the running call.
@@ -251,7 +278,7 @@ mod tests {
             .collect()
     }
 
-    async fn asked(calls: &ExclusiveCalls) -> Vec<String> {
+    async fn asked(calls: &Arc<ExclusiveCalls>) -> Vec<String> {
         let asked = calls.ask(ClientMethod::ListRoots, None, &raw("1"));
         if asked.is_err() {
             return vec!["refused".into()];
@@ -379,5 +406,43 @@ mod tests {
         assert!(matches!(ask(Some(&raw("[1]"))), Err(NotAsked::Refused)));
         assert!(ask(None).is_ok());
         assert!(matches!(ask(None), Err(NotAsked::Refused)), "one slot");
+    }
+
+    /// The child asks with the same id in each call, and answers the first call without waiting for the reply.
+    #[tokio::test]
+    async fn an_answer_that_comes_after_its_call_reaches_no_other_call() {
+        let calls = ExclusiveCalls::new(Mux::new());
+        let (ana, ben) = (request(Some("ana")), request(Some("ben")));
+        let mut first = Box::pin(calls.call(&ana));
+        assert!(poll!(&mut first).is_pending());
+        read(&calls.mux);
+        let id = raw("1");
+        assert!(calls.ask(ClientMethod::ListRoots, None, &id).is_ok());
+        calls.mux.complete(1000, reply());
+        first.await.expect("a result");
+        let mut second = Box::pin(calls.call(&ben));
+        assert!(poll!(&mut second).is_pending());
+        tokio::task::yield_now().await;
+        let lines = read(&calls.mux);
+        assert_eq!(lines.len(), 1, "only the second call: {lines:?}");
+    }
+
+    /// The child waits for the reply before it can answer the cancelled call.
+    #[tokio::test]
+    async fn a_question_of_a_cancelled_call_gets_an_error() {
+        let calls = ExclusiveCalls::new(Mux::new());
+        let ana = request(Some("ana"));
+        let mut cancelled = Box::pin(calls.call(&ana));
+        assert!(poll!(&mut cancelled).is_pending());
+        read(&calls.mux);
+        assert!(calls.ask(ClientMethod::ListRoots, None, &raw("1")).is_ok());
+        drop(cancelled);
+        tokio::task::yield_now().await;
+        let lines = read(&calls.mux).concat();
+        assert!(lines.contains("notifications/cancelled"), "{lines}");
+        assert!(
+            lines.contains("has ended") && !lines.contains("ana"),
+            "{lines}"
+        );
     }
 }
