@@ -110,13 +110,19 @@ impl Ending {
     }
 }
 
-/// Executes a job, stores its answer and notifies its producer. A job that has not started is requeued.
+/// Executes a job, stores its answer and notifies its producer. A job that has not started is requeued. `sealed` are the
+/// arguments, if they were read already.
 pub(super) async fn execute_job(
     context: &Arc<Context>,
     cleanup: &JobCleanup,
     execution: &JobExecution,
+    sealed: Option<Sealed>,
 ) {
-    let arguments = load_arguments(context, &execution.job).await;
+    let arguments = match &sealed {
+        Some(sealed) => parse_arguments(context, &execution.job, sealed),
+        None => load_arguments(context, &execution.job).await,
+    };
+    drop(sealed);
     let reply = arguments
         .as_ref()
         .ok()

@@ -24,8 +24,9 @@ use crate::core::command::Area;
 use crate::core::decide::job::{ClaimJobs, claim_jobs};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::Failure;
-use crate::core::ids::{CommandId, JobId, WorkerId};
+use crate::core::ids::{CommandId, JobId, ValueId, WorkerId};
 use crate::core::model::job::{Job, JobStage};
+use crate::ports::vault::Sealed;
 use crate::telemetry::error::error_chain;
 use crate::time::clock::monotonic;
 use crate::time::retry::JOB_CLAIM;
@@ -40,6 +41,8 @@ const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
 };
 /// How long a waiting job is left to the worker that it suits best.
 const PREFERENCE_TIME: Duration = Duration::from_millis(300);
+/// The jobs of one claim whose arguments are read together.
+const READ_AHEAD: usize = 32;
 
 /// Executes the jobs of one worker.
 pub(crate) struct JobRunner {
@@ -176,26 +179,44 @@ impl JobRunner {
             })
         };
         // The waiting jobs usually suit other workers, and then nothing is appended.
-        if decide(&context.projection.catalog()).is_empty() {
+        let expected = decide(&context.projection.catalog());
+        if expected.is_empty() {
             return Ok(());
         }
-        let committed = context
-            .appender
-            .commit(CommandId(Uuid::now_v7()), Actor::worker(), move |catalog| {
-                Ok(decide(catalog))
-            })
-            .await?;
-        self.start_claimed(&committed.events);
+        let claiming =
+            context
+                .appender
+                .commit(CommandId(Uuid::now_v7()), Actor::worker(), move |catalog| {
+                    Ok(decide(catalog))
+                });
+        // The store reads the arguments while it appends the claim.
+        let (committed, arguments) = tokio::join!(claiming, self.read_arguments(&expected));
+        self.start_claimed(&committed?.events, arguments);
         Ok(())
     }
 
-    fn start_claimed(self: &Arc<Self>, events: &[Event]) {
+    /// Reads the sealed arguments of the first jobs of a claim. A job whose arguments are not found here reads them itself.
+    async fn read_arguments(&self, claim: &[Event]) -> HashMap<ValueId, Sealed> {
+        let jobs = claim.iter().filter_map(|event| match event {
+            Event::JobStarted(started) => self.job(started.job),
+            _ => None,
+        });
+        let ids: Vec<_> = jobs.map(|job| job.arguments).take(READ_AHEAD).collect();
+        let found = self.context.vault.get(&ids).await.unwrap_or_default();
+        let found = ids.into_iter().zip(found);
+        found
+            .filter_map(|(id, sealed)| Some((id, sealed?)))
+            .collect()
+    }
+
+    fn start_claimed(self: &Arc<Self>, events: &[Event], mut arguments: HashMap<ValueId, Sealed>) {
         for event in events {
             if let Event::JobStarted(started) = event
                 && let Some(job) = self.job(started.job)
                 && let Ok(permit) = self.permits.clone().try_acquire_owned()
             {
-                self.clone().start(job, started.attempt, permit);
+                let sealed = arguments.remove(&job.arguments);
+                self.clone().start(job, started.attempt, sealed, permit);
             }
         }
     }
@@ -204,7 +225,13 @@ impl JobRunner {
         self.context.projection.catalog().jobs.get(id).cloned()
     }
 
-    fn start(self: Arc<Self>, job: Arc<Job>, attempt: u32, permit: OwnedSemaphorePermit) {
+    fn start(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        attempt: u32,
+        sealed: Option<Sealed>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let id = job.id;
         let stop = CancellationToken::new();
         self.running.lock().insert(id, stop.clone());
@@ -216,7 +243,7 @@ impl JobRunner {
             draining: self.draining.clone(),
         };
         tokio::spawn(async move {
-            execute_job(&self.context, &self.cleanup, &execution).await;
+            execute_job(&self.context, &self.cleanup, &execution, sealed).await;
             self.running.lock().remove(&id);
             drop(permit);
             self.permit_released.notify_one();
