@@ -246,15 +246,11 @@ async fn a_child_without_sessions_reports_the_watched_resources() {
 async fn requests_of_a_child_get_replies_and_their_texts_stay_out_of_the_log() {
     const PLANTED: &str = "planted-secret-of-a-method";
     let child = Child::connected("legacy").await;
-    let mut nested = json!({ "deep": 1 });
-    for _ in 0..140 {
-        nested = json!({ "deep": nested });
-    }
     let large = json!({ "message": "x".repeat(70_000) });
     let requests = json!([
         { "method": "ping" },
         { "method": "roots/list" },
-        { "method": "elicitation/create", "params": nested },
+        { "method": "elicitation/create", "nested": 140 },
         { "method": "elicitation/create", "params": large },
         { "method": "sampling/createMessage", "params": { "messages": [] } },
         { "method": PLANTED },

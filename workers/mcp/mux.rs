@@ -5,6 +5,7 @@
 //! a written one. A reply to a request that has ended is dropped.
 
 mod owed_answers;
+mod queue;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,17 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use self::owed_answers::OwedAnswers;
+use self::queue::{PERMIT_BYTES, QueueEntry, permits_for};
+pub use self::queue::{QUEUE_LIMIT, QueueSpace, QueuedFrame};
 use super::call::ProgressEffects;
 use super::frame::{Frame, cancelled, request};
 
-/// Bytes of frames that wait for the server to read. A call beyond the limit waits within its own timeout.
-pub const QUEUE_LIMIT: usize = 32 << 20;
-/// Bytes that one permit of the queue stands for. Each frame takes at least one permit.
-const PERMIT_BYTES: usize = 1024;
 /// Frames that are written at once.
 const BATCH_FRAMES: usize = 64;
 /// Bytes that are written at once, so that a blocked write holds few frames of ended calls.
@@ -83,12 +82,6 @@ impl State {
     }
 }
 
-enum QueueEntry {
-    /// The frame of this request, unless the request has ended.
-    Request(u64),
-    Message(QueuedFrame),
-}
-
 struct PendingCall {
     reply: oneshot::Sender<RpcReply>,
     progress: Option<ProgressEffects>,
@@ -97,15 +90,6 @@ struct PendingCall {
     /// The request stays open for notifications, and is no call.
     is_stream: bool,
 }
-
-/// A frame and its space in the queue.
-pub struct QueuedFrame {
-    pub frame: Frame,
-    _space: OwnedSemaphorePermit,
-}
-
-/// The space of one frame in the queue.
-pub struct QueueSpace(OwnedSemaphorePermit);
 
 /// The connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -468,10 +452,6 @@ impl Mux {
             self.try_send(cancelled(id, "the caller no longer waits for the result"));
         }
     }
-}
-
-fn permits_for(bytes: usize) -> u32 {
-    (bytes / PERMIT_BYTES + 1).min(QUEUE_LIMIT / PERMIT_BYTES) as u32
 }
 
 /// A request that waits for its reply. Dropping it earlier cancels the request.

@@ -276,10 +276,12 @@ impl Supervisor {
         self.settle(RunState::Starting, status);
         self.manager.metrics.restarted(&leaving.server.name);
         let was_healthy = leaving.connected.elapsed() >= HEALTHY;
-        self.crashes = match leaving.connection.is_replaced() {
-            true => 0,
-            false if was_healthy => 1,
-            false => self.crashes + 1,
+        self.crashes = if leaving.connection.is_replaced() {
+            0
+        } else if was_healthy {
+            1
+        } else {
+            self.crashes + 1
         };
     }
 
