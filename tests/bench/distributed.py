@@ -4,7 +4,7 @@ comparison a program that takes PORT CHILD NATS_URL, named by PASS_NATS.
 """
 import argparse, concurrent.futures, json, os, shutil, socket, subprocess, tempfile, time
 
-from bench import BIN, ECHO, ROOT, SECRET, Target, free_port
+from bench import BIN, ECHO, ROOT, SECRET, Target, free_port, variant
 
 NATS = f"{ROOT}/target/services/nats/nats-server"
 MONGOD = f"{ROOT}/target/services/mongod/mongod"
@@ -57,7 +57,10 @@ def calls(services, args):
     secret = {"username": "u", "serverName": "echo", "secretName": "message", "secretValue": SECRET}
     ok(facade.request("POST", "/secrets/set", json.dumps(secret)))
     facade.expect = SECRET
-    targets = [facade]
+    mcp = variant(facade, "mcp-api, MCP of one server (2026-07-28)", "", "/mcp/servers/echo/mcp", "echo")
+    del mcp.headers["Authorization"]
+    mcp.headers["Mcp-Api-User"] = "u"
+    targets = [facade, mcp]
     if program := os.environ.get("PASS_NATS"):
         nats_port, port = free_port(), free_port()
         nats = subprocess.Popen([NATS, "-a", "127.0.0.1", "-p", str(nats_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -74,9 +77,9 @@ def calls(services, args):
         for name, passes in rows.items():
             rps, p50, p99, _ = sorted(passes)[len(passes) // 2]
             print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} |", flush=True)
-    for target in [*targets, *hands]:
+    for target in [through, facade, *hands] if program else [facade, *hands]:
         target.stop()
-    if len(targets) > 1:
+    if program:
         nats.kill()
 
 

@@ -36,7 +36,7 @@ struct Set {
 }
 
 const NEXT: &str = "conformance-next/dist/index.js";
-const SETS: [Set; 3] = [
+static SETS: [Set; 3] = [
     Set {
         name: "2025-11-25",
         program: NEXT,
@@ -76,6 +76,20 @@ async fn a_server_with_a_command() {
     app.compare("/mcp/servers/suite/mcp").await;
 }
 
+/// Its calls run one at a time, so it can ask, and its log lines belong to the running call. No check fails.
+#[tokio::test]
+async fn a_server_of_an_earlier_revision_with_a_command_that_may_ask() {
+    let mut app = Deployment::start().await;
+    app.sets = &SETS[..1];
+    let suite = json!({
+        "name": "suite", "command": remote::installed("python/bin/python"),
+        "args": ["-u", fixture("mcp_suite.py"), "sessions"], "interaction": "exclusive",
+    });
+    let registered = app.program.post("/mcp/servers", suite).await.ok();
+    assert_eq!(registered["server"]["status"], "connected", "{registered}");
+    app.compare("/mcp/servers/suite/mcp").await;
+}
+
 #[tokio::test]
 async fn a_server_behind_a_url() {
     let real = Real::start(Kind::Suite).await;
@@ -108,6 +122,7 @@ struct Deployment {
     is_distributed: bool,
     /// The kinds of the server behind the endpoints.
     kinds: &'static [&'static str],
+    sets: &'static [Set],
 }
 
 impl Deployment {
@@ -125,16 +140,17 @@ impl Deployment {
             url,
             is_distributed,
             kinds: &[],
+            sets: &SETS,
         }
     }
 
     /// Runs all sets at one endpoint at the same time, and compares the checks with the known ones.
     async fn compare(&self, path: &str) {
         let endpoint = format!("{}{path}", self.url);
-        let runs = SETS.iter().map(|set| run_set(set, &endpoint));
+        let runs = self.sets.iter().map(|set| run_set(set, &endpoint));
         let runs = futures::future::join_all(runs).await;
         let mut differences = vec![];
-        for (set, mut found) in SETS.iter().zip(runs) {
+        for (set, mut found) in self.sets.iter().zip(runs) {
             let known = known(set, path, self.kinds);
             // Scenarios wait 500 ms at most for some answers, and the sets keep the machine busy. A scenario with a
             // difference runs once more, alone.
