@@ -57,7 +57,7 @@ def calls(services, args):
     secret = {"username": "u", "serverName": "echo", "secretName": "message", "secretValue": SECRET}
     ok(facade.request("POST", "/secrets/set", json.dumps(secret)))
     facade.expect = SECRET
-    mcp = variant(facade, "mcp-api, MCP of one server (2026-07-28)", "", "/mcp/servers/echo/mcp", "echo")
+    mcp = variant(facade, "MCP of one server (2026-07-28)", "", "/mcp/servers/echo/mcp", "echo")
     del mcp.headers["Authorization"]
     mcp.headers["Mcp-Api-User"] = "u"
     targets = [facade, mcp]
