@@ -66,7 +66,7 @@ struct State {
     /// The number of `calls` that are streams.
     streams: usize,
     queue: VecDeque<QueueEntry>,
-    /// `None`: nobody needs to know what the server owes.
+    /// `None`: the client does not count the answers that the server owes.
     owed: Option<OwedAnswers>,
 }
 

@@ -45,7 +45,7 @@ pub struct Job {
     pub stage: JobStage,
 }
 
-/// What a job does, and for whom.
+/// The command of a job, the user for whom a worker executes it, and the tool that it calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobTarget {
     pub user: UserName,

@@ -90,15 +90,15 @@ pub enum Replicas {
     Each,
 }
 
-/// What a child process with sessions may ask. Its requests name no call, so only the number of running calls shows who is
-/// asked.
+/// Whether a child process with sessions may ask MCP clients. Its requests name no call, so the worker knows the client only if
+/// one call runs at a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interaction {
-    /// Nothing. Calls run at the same time.
+    /// The child asks no client. Its calls run at the same time.
     #[default]
     None,
-    /// The client of the running call. Calls run one at a time.
+    /// The child may ask the client of the running call. Its calls run one at a time.
     Exclusive,
 }
 
