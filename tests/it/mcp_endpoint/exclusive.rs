@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::asking::{Session, call, text};
 use super::client::{McpClient, Messages, result};
-use super::input::{PATH, answer_all, answered};
+use super::input::{PATH, answer_all, every_question_is_answered};
 use crate::harness::{App, fixture, python};
 use crate::remote::{installed, register};
 use crate::wait::wait_until;
@@ -59,31 +59,7 @@ async fn a_child_asks_the_client_of_the_running_call() {
     let server = register_suite(&app, exclusive()).await;
     assert_eq!(server["interaction"], "exclusive");
     let session = Session::begin(&app, PATH, "ana").await;
-    for (tool, arguments, expected) in [
-        (
-            "test_elicitation",
-            json!({ "message": "Who?" }),
-            "User response: action: accept",
-        ),
-        (
-            "test_sampling",
-            json!({ "prompt": "Capital?" }),
-            "LLM response: Paris",
-        ),
-        (
-            "test_input_required_result_list_roots",
-            json!({}),
-            "Roots: file:///home/ana",
-        ),
-    ] {
-        let (result, asked) = answered(&session, tool, arguments).await;
-        assert!(text(&result).starts_with(expected), "{result}");
-        assert_eq!(asked, 1, "{tool}");
-    }
-    let tool = "test_input_required_result_multiple_inputs";
-    let (result, asked) = answered(&session, tool, json!({})).await;
-    assert_eq!(text(&result), "Paris Ana: file:///home/ana");
-    assert_eq!(asked, 3);
+    every_question_is_answered(&session, "a child that may ask").await;
     let mut stream = session
         .call(
             "test_elicitation_url",

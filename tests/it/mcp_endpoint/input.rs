@@ -155,6 +155,35 @@ pub async fn answer_all(session: &Session, mut stream: Messages) -> (Value, usiz
     }
 }
 
+/// Calls tools that ask for input, for a text of a model and for roots, one by one and together. `server` stands in failures.
+pub async fn every_question_is_answered(session: &Session, server: &str) {
+    for (tool, arguments, expected) in [
+        (
+            "test_elicitation",
+            json!({ "message": "Who?" }),
+            "User response: action: accept",
+        ),
+        (
+            "test_sampling",
+            json!({ "prompt": "Capital?" }),
+            "LLM response: Paris",
+        ),
+        (
+            "test_input_required_result_list_roots",
+            json!({}),
+            "Roots: file:///home/ana",
+        ),
+    ] {
+        let (result, asked) = answered(session, tool, arguments).await;
+        assert!(text(&result).starts_with(expected), "{server}: {result}");
+        assert_eq!(asked, 1, "{server} {tool}");
+    }
+    let tool = "test_input_required_result_multiple_inputs";
+    let (result, asked) = answered(session, tool, json!({})).await;
+    assert_eq!(text(&result), "Paris Ana: file:///home/ana", "{server}");
+    assert_eq!(asked, 3);
+}
+
 #[tokio::test]
 async fn a_client_with_a_session_answers_servers_of_both_eras_on_the_stream_of_its_call() {
     for (kind, protocol) in [
@@ -164,31 +193,7 @@ async fn a_client_with_a_session_answers_servers_of_both_eras_on_the_stream_of_i
         let app = App::start();
         let _suite = register_suite(&app, kind).await;
         let session = Session::begin(&app, PATH, "ana").await;
-        for (tool, arguments, expected) in [
-            (
-                "test_elicitation",
-                json!({ "message": "Who?" }),
-                "User response: action: accept",
-            ),
-            (
-                "test_sampling",
-                json!({ "prompt": "Capital?" }),
-                "LLM response: Paris",
-            ),
-            (
-                "test_input_required_result_list_roots",
-                json!({}),
-                "Roots: file:///home/ana",
-            ),
-        ] {
-            let (result, asked) = answered(&session, tool, arguments).await;
-            assert!(text(&result).starts_with(expected), "{protocol}: {result}");
-            assert_eq!(asked, 1, "{protocol} {tool}");
-        }
-        let tool = "test_input_required_result_multiple_inputs";
-        let (result, asked) = answered(&session, tool, json!({})).await;
-        assert_eq!(text(&result), "Paris Ana: file:///home/ana", "{protocol}");
-        assert_eq!(asked, 3);
+        every_question_is_answered(&session, protocol).await;
     }
 }
 
