@@ -111,13 +111,13 @@ fn start_connections(
     config: &Config,
     limits: ConnectionLimits,
 ) -> JoinHandle<()> {
-    let router = if config.roles.api {
-        http::router(state)
+    let api = if config.roles.api {
+        http::api(state)
     } else {
-        http::health_router(state)
+        http::health_api(state)
     };
     let ending = services.ending().clone();
-    tokio::spawn(serve_connections(listener, router, limits, ending))
+    tokio::spawn(serve_connections(listener, api, limits, ending))
 }
 
 /// Finishes the running requests, closes the connections and stops the worker. Requests and the

@@ -31,7 +31,6 @@ pub struct CommandClient {
 }
 
 /// A command and its addressee.
-#[derive(Clone)]
 pub struct CommandRequest {
     pub area: Area,
     /// The exclusive server whose owner must execute the command.
@@ -107,17 +106,14 @@ impl CommandClient {
     ///
     /// # Errors
     /// Returns the failure of the command, or a failure that says why no reply came.
-    pub async fn send(&self, request: CommandRequest) -> Result<CommandResponse, Failure> {
+    pub async fn send(&self, request: &CommandRequest) -> Result<CommandResponse, Failure> {
         let began = clock::monotonic();
-        let mut pauses: Option<Pauses> = None;
+        // The boxes keep the future of a request small that needs no second attempt.
+        let mut pauses: Option<Box<Pauses>> = None;
         let mut owned_server = request.server;
         loop {
             let target = self.choose_target(request.area, owned_server);
-            match self
-                .bus
-                .request(self.new_ask(&request, target, began))
-                .await
-            {
+            match self.bus.request(self.new_ask(request, target, began)).await {
                 Ok(reply) => match parse_reply(reply) {
                     // The server moves from one worker to another.
                     Err(failure) if failure.elsewhere && began.elapsed() < request.time => {
@@ -142,8 +138,8 @@ impl CommandClient {
                 Err(BusError::Busy) if ASK_NOT_STARTED.allows(began.elapsed()) => {}
                 Err(error) => return Err(not_answered(error)),
             }
-            let pauses = pauses.get_or_insert_with(|| ASK_NOT_STARTED.pauses());
-            pauses.wait().await;
+            let pauses = pauses.get_or_insert_with(|| Box::new(ASK_NOT_STARTED.pauses()));
+            Box::pin(pauses.wait()).await;
         }
     }
 

@@ -34,10 +34,10 @@ mod whoami;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::middleware::Api;
 pub use self::openapi::openapi;
 use self::respond::json::ApiError;
 pub use self::state::{ApiDeps, ApiState};
@@ -114,31 +114,28 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
 }
 
 /// Returns the routes of a process that is only a worker: health and metrics.
-pub fn health_router(state: Arc<ApiState>) -> Router {
+pub fn health_api(state: Arc<ApiState>) -> Api {
     let (health, _) = OpenApiRouter::new()
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    with_middleware(health, state)
+    with_fallbacks(health, state)
 }
 
 /// Returns the whole API with its middleware.
-pub fn router(state: Arc<ApiState>) -> Router {
+pub fn api(state: Arc<ApiState>) -> Api {
     let (api, description) = routes().split_for_parts();
     let docs = openapi::docs_router(openapi::complete(description));
-    with_middleware(api.merge(docs), state)
+    with_fallbacks(api.merge(docs), state)
 }
 
-fn with_middleware(routes: Router<Arc<ApiState>>, state: Arc<ApiState>) -> Router {
-    routes
+fn with_fallbacks(routes: Router<Arc<ApiState>>, state: Arc<ApiState>) -> Api {
+    let routes = routes
         .fallback(async || route_not_found())
         .method_not_allowed_fallback(async || method_not_allowed())
-        .layer(from_fn_with_state(
-            state.clone(),
-            self::middleware::handle_request,
-        ))
-        .with_state(state)
+        .with_state(state.clone());
+    Api::new(state, routes)
 }
 
 fn route_not_found() -> ApiError {

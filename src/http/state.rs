@@ -367,8 +367,11 @@ impl ApiState {
     }
 
     /// Sends a request whose body is encoded already.
-    pub async fn send_request(&self, request: CommandRequest) -> Result<CommandResponse, Failure> {
-        self.commands.send(request).await
+    pub fn send_request(
+        &self,
+        request: &CommandRequest,
+    ) -> impl Future<Output = Result<CommandResponse, Failure>> {
+        self.commands.send(request)
     }
 
     async fn send_to_server<C: Command>(
@@ -390,7 +393,7 @@ impl ApiState {
             meta: None,
             time: limit,
         };
-        let response = self.commands.send(request).await?;
+        let response = self.commands.send(&request).await?;
         if C::DELIVERY == DeliveryMode::Change {
             // The caller must see the change in the next request to this process.
             let position = response.position;

@@ -46,7 +46,7 @@ pub(crate) async fn call_tool(
         let request = call_request(context, &call, arguments.server_id, body.clone())?;
         // Dropping the request cancels the call at its server.
         let result = tokio::select! {
-            result = context.commands.send(request) => result,
+            result = context.commands.send(&request) => result,
             () = execution.stop.cancelled() => return Err(job::job_cancelled().into()),
         };
         match result {

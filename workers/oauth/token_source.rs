@@ -296,7 +296,7 @@ impl TokenSource {
                 meta: None,
                 time: deadline.saturating_duration_since(monotonic()),
             };
-            match self.deps.commands.send(request).await {
+            match self.deps.commands.send(&request).await {
                 Err(failure) if failure.code == Code::OutcomeUnknown => {
                     if !attempts.wait().await {
                         return Err(failure);

@@ -84,7 +84,7 @@ async fn reconcile_server(
         meta: None,
         time: STOP_TIMEOUT + Duration::from_millis(server.config.startup_timeout_ms()),
     };
-    let response = context.commands.send(request).await?;
+    let response = context.commands.send(&request).await?;
     // The answer also shows what that worker has written, above all the tools of the server.
     context
         .projection

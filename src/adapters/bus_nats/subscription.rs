@@ -9,10 +9,10 @@ use async_nats::{Message, Subject, Subscriber};
 use futures::stream::{AbortHandle, Abortable};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::cancellation::RunningAsks;
+use super::cancellation::{RunningAsks, RunningGuard};
 use super::clock_skew::SenderClocks;
 use super::inbox::Inbox;
 use super::interim_relay::InterimRelay;
@@ -116,6 +116,12 @@ impl Subscription {
     }
 }
 
+/// What an ask holds until it is answered or cancelled.
+struct HeldAsk {
+    _running: Option<RunningGuard>,
+    _slot: OwnedSemaphorePermit,
+}
+
 /// Replies to the asks of one target.
 struct AskServer {
     target: Target,
@@ -160,23 +166,23 @@ impl AskServer {
                 self.inbox.connection.send_to(sender.reply, wire::busy);
                 continue;
             };
-            let (guard, registration) = match sender.id.clone().map(|id| self.running.begin(id)) {
+            let (running, registration) = match sender.id.clone().map(|id| self.running.begin(id)) {
                 // The cancellation arrived before the ask.
                 Some(None) => continue,
-                Some(Some((guard, registration))) => (Some(guard), registration),
+                Some(Some((running, registration))) => (Some(running), registration),
                 // An ask without an id cannot be cancelled.
                 None => (None, AbortHandle::new_pair().1),
             };
-            let answering = Abortable::new(self.clone().answer(message, sender), registration);
-            tokio::spawn(async move {
-                let _ = answering.await;
-                drop(guard);
-                drop(slot);
-            });
+            let held = HeldAsk {
+                _running: running,
+                _slot: slot,
+            };
+            let answering = self.clone().answer(message, sender, held);
+            tokio::spawn(Abortable::new(answering, registration));
         }
     }
 
-    async fn answer(self: Arc<Self>, message: Message, sender: AskSender) {
+    async fn answer(self: Arc<Self>, message: Message, sender: AskSender, _held: HeldAsk) {
         let delay = self.clocks.delay(wire::stamp(&message));
         if let Some(failure) = wire::foreign_command(&message) {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -230,10 +236,14 @@ impl AskServer {
             to,
             messages,
         };
+        // The box keeps the future of an ask small that has no such messages.
+        let mut work = Box::pin(self.execute(received, sender, until));
         let outcome = tokio::select! {
-            outcome = self.execute(received, sender, until) => outcome,
+            outcome = &mut work => outcome,
             () = relay.publish_all() => None,
         };
+        // What the work holds must not wait for the rest of the messages.
+        drop(work);
         relay.publish_rest();
         outcome
     }
@@ -247,7 +257,7 @@ impl AskServer {
     ) -> Option<Result<Reply, Busy>> {
         let work = async {
             if let Some(chunked) = chunked {
-                let Some(body) = chunked.fetch(&self.inbox).await else {
+                let Some(body) = Box::pin(chunked.fetch(&self.inbox)).await else {
                     return Ok(failed(&Failure::invalid(
                         "The parts of the body cannot be fetched as Mcp-Parts announces them; send the ask again",
                     )));

@@ -269,7 +269,7 @@ async fn request_consent_url(
         time: URL_LIMIT + COMMAND_MARGIN,
     };
     let _permit = state.page_permit(&grant_of(server, user))?;
-    let response = state.send_request(request).await?;
+    let response = state.send_request(&request).await?;
     consent(&response.body, user)
 }
 

@@ -52,9 +52,9 @@ pub(super) async fn serve_connection(
     match first_head {
         Ok(Ok(Some(()))) => serve_requests(&context, connection, stream, head).await,
         Ok(Ok(None)) => {}
-        Ok(Err(rejection)) => reject(stream, rejection).await,
+        Ok(Err(rejection)) => Box::pin(reject(stream, rejection)).await,
         Err(_) if head.is_empty() => {}
-        Err(_) => reject(stream, Rejection::HeadTimeout).await,
+        Err(_) => Box::pin(reject(stream, Rejection::HeadTimeout)).await,
     }
 }
 
@@ -72,7 +72,7 @@ async fn serve_requests(
     head: Vec<u8>,
 ) {
     let service = ConnectionService {
-        router: context.router.clone(),
+        api: context.api.clone(),
         bodies: context.bodies.clone(),
         connection: connection.clone(),
     };
@@ -94,7 +94,7 @@ async fn serve_requests(
             expired = timers.expired() => match expired {
                 Expired::Head => {
                     let stream = http.into_parts().io.into_inner().into_inner();
-                    return reject(stream, Rejection::HeadTimeout).await;
+                    return Box::pin(reject(stream, Rejection::HeadTimeout)).await;
                 }
                 Expired::Idle => return,
             },
@@ -162,6 +162,8 @@ impl<'a> ConnectionTimers<'a> {
 
 /// Sends a rejection and closes the connection. Unread bytes would make the kernel discard the
 /// answer, so they are read and discarded for a moment.
+///
+/// Callers box the future, so that other connections do not hold its buffer.
 async fn reject(mut stream: TcpStream, rejection: Rejection) {
     let answer = async {
         stream.write_all(&rejection.to_bytes()).await?;

@@ -16,7 +16,6 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +26,7 @@ use self::connection::serve_connection;
 use self::head::MAX_HEAD;
 use self::rejection::Rejection;
 use self::slots::ConnectionSlots;
+use super::middleware::Api;
 
 /// The kernel closes a connection whose client takes none of the sent bytes for this long.
 const UNREAD_LIMIT: Duration = Duration::from_secs(20);
@@ -44,17 +44,17 @@ pub struct ConnectionLimits {
 
 /// The parts that all connections share.
 struct ConnectionContext {
-    router: Router,
+    api: Api,
     http: http1::Builder,
     slots: ConnectionSlots,
     bodies: Arc<BodyMemory>,
 }
 
-/// Serves the router on all connections of the listener. When `ending` is cancelled, the listener
+/// Serves the API on all connections of the listener. When `ending` is cancelled, the listener
 /// closes, running requests finish, and the call returns after the last connection has ended.
 pub async fn serve_connections(
     listener: TcpListener,
-    router: Router,
+    api: Api,
     limits: ConnectionLimits,
     ending: CancellationToken,
 ) {
@@ -63,7 +63,7 @@ pub async fn serve_connections(
     // from an unfinished head.
     http.header_read_timeout(None).max_header_size(MAX_HEAD);
     let context = Arc::new(ConnectionContext {
-        router,
+        api,
         http,
         slots: ConnectionSlots::new(limits.connections),
         bodies: Arc::new(BodyMemory::new(limits.payload)),

@@ -1,4 +1,4 @@
-//! Passes the requests of one connection to the router, and counts them until their responses have
+//! Passes the requests of one connection to the API, and counts them until their responses have
 //! ended.
 
 use std::convert::Infallible;
@@ -6,23 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::future::RouteFuture;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::Service;
-use tower_service::Service as _;
 
 use super::body_memory::BodyMemory;
 use super::slots::{ConnectionState, RequestGuard};
+use crate::http::middleware::Api;
 use crate::http::respond::json::ApiError;
 
 /// The service of one connection.
 pub(super) struct ConnectionService {
-    pub router: Router,
+    pub api: Api,
     pub bodies: Arc<BodyMemory>,
     pub connection: Arc<ConnectionState>,
 }
@@ -35,40 +34,29 @@ impl Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> CountedResponse {
         let guard = self.connection.start_request();
         let request = request.map(Body::new);
-        let mut router = self.router.clone();
-        let future = match self.bodies.bytes_to_reserve(request.headers()) {
-            None => ResponseFuture::Direct(router.call(request)),
+        let response = match self.bodies.bytes_to_reserve(request.headers()) {
+            None => self.api.answer(request),
             Some(bytes) => {
-                let bodies = self.bodies.clone();
-                ResponseFuture::AfterReservation(Box::pin(async move {
+                let (api, bodies) = (self.api.clone(), self.bodies.clone());
+                Box::pin(async move {
                     let _memory = match bodies.reserve(bytes).await {
                         Ok(memory) => memory,
-                        Err(failure) => return Ok(ApiError(failure).into_response()),
+                        Err(failure) => return ApiError(failure).into_response(),
                     };
-                    router.call(request).await
-                }))
+                    api.answer(request).await
+                })
             }
         };
         CountedResponse {
-            future,
+            response,
             guard: Some(guard),
         }
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large variant is the usual one, and a box would allocate for each request"
-)]
-enum ResponseFuture {
-    /// A request without a large body, which needs no further allocation.
-    Direct(RouteFuture<Infallible>),
-    AfterReservation(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
-}
-
 /// The response of a request that is counted as running.
 pub(super) struct CountedResponse {
-    future: ResponseFuture,
+    response: BoxFuture<'static, Response>,
     guard: Option<RequestGuard>,
 }
 
@@ -76,17 +64,12 @@ impl Future for CountedResponse {
     type Output = Result<Response<CountedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.future {
-            ResponseFuture::Direct(future) => ready!(Pin::new(future).poll(cx)),
-            ResponseFuture::AfterReservation(future) => ready!(future.as_mut().poll(cx)),
-        };
+        let response = ready!(self.response.as_mut().poll(cx));
         let guard = self.guard.take();
-        Poll::Ready(response.map(|response| {
-            response.map(|body| CountedBody {
-                body,
-                _guard: guard,
-            })
-        }))
+        Poll::Ready(Ok(response.map(|body| CountedBody {
+            body,
+            _guard: guard,
+        })))
     }
 }
 

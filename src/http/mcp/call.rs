@@ -294,18 +294,16 @@ async fn execute(
     exchange: Arc<Exchange>,
     shape: ResultShape,
     client: McpClient,
-    mut request: CommandRequest,
+    request: CommandRequest,
     input: OpenedInput,
 ) -> Outcome {
     let server = shape.server.clone();
-    let interim = request.interim.clone();
-    let mut sign_in = SignIn::new(&exchange, &server, Some(client), interim.as_ref());
+    let mut sign_in = SignIn::new(&exchange, &server, Some(client), request.interim.as_ref());
     sign_in.await_page(input).await;
     loop {
-        let again = sign_in.can_ask().then(|| request.clone());
         let (state, caller) = (&exchange.state, &exchange.caller);
         let shaped = |result: &Bytes| shape.apply(result);
-        let executed = execute_call(state, caller, &server, request, shaped).await;
+        let executed = execute_call(state, caller, &server, &request, shaped).await;
         let failure = match executed {
             Ok(result) => return Outcome::Result(result.json),
             Err(failure) => failure,
@@ -314,11 +312,11 @@ async fn execute(
         let failure = with_links(state, host, &server, &exchange.user, failure);
         let failure = url_error::for_client(failure, Some(client));
         let step = Box::pin(sign_in.step(&failure, &shape.scope())).await;
-        request = match (step, again) {
-            (AccessStep::Retry, Some(again)) => again,
-            (AccessStep::Ask(result), _) => return Outcome::Result(result),
-            _ => return call_failure(&failure, shape.era).into(),
-        };
+        match step {
+            AccessStep::Retry => {}
+            AccessStep::Ask(result) => return Outcome::Result(result),
+            AccessStep::Fail => return call_failure(&failure, shape.era).into(),
+        }
     }
 }
 

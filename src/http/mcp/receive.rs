@@ -44,21 +44,30 @@ pub(super) async fn post(exchange: &Arc<Exchange>, request: Request) -> Response
         // The box keeps the future of one message small.
         return Box::pin(post_array(exchange, &headers, &body)).await;
     }
-    match parse_message(&body) {
-        Ok(message) => post_message(exchange, &headers, &body, &message).await,
-        Err(error) => error_response(error, None),
+    // The block drops the message before the wait for a worker, so that the future stays small.
+    let (id, reply) = {
+        let message = match parse_message(&body) {
+            Ok(message) => message,
+            Err(error) => return error_response(error, None),
+        };
+        introduce_servers(exchange, &headers, &message).await;
+        let reply = dispatch_counted(exchange, &headers, &body, &message);
+        (id_of(&message), reply)
+    };
+    match reply {
+        Ok(reply) => respond(exchange, reply, id.unwrap_or_default()).await,
+        Err(error) => error_response(error, id),
     }
 }
 
-async fn post_message(
+/// Executes a message, and counts it in the metrics.
+fn dispatch_counted(
     exchange: &Arc<Exchange>,
     headers: &HeaderMap,
     body: &Bytes,
     message: &Message<'_>,
-) -> Response {
-    let id = id_of(message);
+) -> Result<Reply, RpcError> {
     let (method, era) = labels(headers, message);
-    introduce_servers(exchange, headers, message).await;
     let reply = dispatch(exchange, headers, body, message);
     let outcome = match &reply {
         Ok(Reply::NotAcceptable | Reply::Failed(_)) | Err(_) => "error",
@@ -66,10 +75,7 @@ async fn post_message(
     };
     let metrics = exchange.state.metrics();
     metrics.count_mcp_request(exchange.endpoint.label(), era.as_str(), method, outcome);
-    match reply {
-        Ok(reply) => respond(exchange, reply, id.unwrap_or_default()).await,
-        Err(error) => error_response(error, id),
-    }
+    reply
 }
 
 async fn respond(exchange: &Arc<Exchange>, reply: Reply, id: &str) -> Response {

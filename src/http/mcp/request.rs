@@ -207,7 +207,7 @@ impl ClientRequest {
         let mut sign_in = SignIn::new(exchange, server, client, interim.as_ref());
         sign_in.await_page(input).await;
         loop {
-            let response = exchange.state.send_request(request.clone()).await;
+            let response = exchange.state.send_request(&request).await;
             let result = response.and_then(|response| self.shape(server, &response.body));
             let failure = match result {
                 Ok(result) => return Ok(result),

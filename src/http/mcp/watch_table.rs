@@ -184,7 +184,7 @@ impl WatchTable {
                 meta: None,
                 time: SEND_LIMIT,
             };
-            return self.commands.send(request).await.map(drop);
+            return self.commands.send(&request).await.map(drop);
         }
         let sent = workers.into_iter().map(|worker| {
             let target = Target::Worker(worker);

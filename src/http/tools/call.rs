@@ -105,7 +105,7 @@ pub(crate) async fn call(
     // The wait below must not keep the read buffer of the connection.
     drop(bytes);
     let shape = |result: &Bytes| shape_tool_result(result, raw);
-    let result = execute_call(&state, &caller, &server, request, shape).await;
+    let result = execute_call(&state, &caller, &server, &request, shape).await;
     let body = result.map_err(|failure| with_links(&state, host, &server, &user, failure))?;
     Ok(json(StatusCode::OK, body.body))
 }
@@ -139,7 +139,7 @@ pub(crate) async fn execute_call<T: ToolOutcome>(
     state: &ApiState,
     caller: &Caller,
     server: &Server,
-    request: CommandRequest,
+    request: &CommandRequest,
     shape: impl FnOnce(&Bytes) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let Some(CallTool { user, tool, .. }) = &request.call else {
