@@ -40,7 +40,7 @@ use crate::core::model::upstream_request::RequestMethod;
 use crate::core::names::{ToolName, UserName};
 use crate::ports::bus::{Ask, InterimSender};
 use crate::telemetry::error::internal_error;
-use crate::time::clock::{monotonic, now_ms};
+use crate::time::clock::{monotonic, wall_ms_of};
 
 /// JSON-RPC 2.0: the parameters do not fit the method.
 const INVALID_PARAMS: i64 = -32602;
@@ -337,7 +337,7 @@ fn redact(
         CallError::TimedOut => request.timeout("did not answer").maybe_run(),
         CallError::NoTurn => request.timeout("ran other calls, one at a time,"),
         CallError::Closed { begun } => {
-            let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
+            let start_ms = wall_ms_of(request.start);
             let sentence = format!("Server {} ended before it answered", server.name);
             let failure = match &ended.used {
                 UsedConnection::OfUser(call) => {
