@@ -3,6 +3,7 @@
 use super::*;
 use crate::time::clock::monotonic;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 fn redactor_of(values: &[&str]) -> Redactor {
@@ -71,6 +72,56 @@ fn a_value_is_masked_in_base64_at_each_offset() {
                 assert!(!shown.contains(middle), "{line} is shown as {shown}");
             }
         }
+    }
+}
+
+#[test]
+fn a_value_is_masked_in_notations_inside_each_other_beside_any_other_text() {
+    let value = r#"Kq7"xZ é/9vT4mWq2LbN8rYc"#;
+    let percent = |text: &str| {
+        utf8_percent_encode(text, NON_ALPHANUMERIC)
+            .to_string()
+            .replace("%20", "+")
+    };
+    let json = |text: &str| serde_json::to_string(text).expect("JSON");
+    let base64 = |text: &str| BASE64_STANDARD.encode(text);
+    let body = format!(r#"{{"k":{}}}"#, json(value));
+    for spelled in [
+        percent(&percent(value)),
+        percent(&json(value)),
+        json(&json(value)),
+        json(&percent(value)),
+        base64(&body),
+        base64(&percent(value)),
+        base64(&base64(value)),
+        percent(&base64(&body)),
+    ] {
+        // Each of these words is a notation of its own, or looks like one.
+        for beside in ["", r" \n \x41 a+b %20 &amp; \u0041 dGhpcyBpcyBiYXNlNjQ"] {
+            let text = format!("{spelled}{beside}");
+            let shown = masked(value, &text);
+            // What is left of the value are the characters that its first and last ones share with others in base64.
+            let left = shown.split("***").map(str::len).max();
+            assert!(
+                left <= Some(beside.len() + 16),
+                "{text} is shown as {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_value_is_masked_in_base64_of_several_lines() {
+    let value = "a-long-value-".repeat(12);
+    let encoded = BASE64_STANDARD.encode(&value);
+    let lines: Vec<_> = encoded
+        .as_bytes()
+        .chunks(76)
+        .map(String::from_utf8_lossy)
+        .collect();
+    for line_end in ["\n", "\r\n"] {
+        let shown = masked(&value, &lines.join(line_end));
+        assert_eq!(shown, "***");
     }
 }
 

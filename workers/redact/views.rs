@@ -1,12 +1,16 @@
 //! Readings of a text: each view decodes one notation and knows the source range of each decoded byte.
 //!
-//! A value can be written with escapes of JSON or Python, percent-encoded, as HTML entities or in base64. A search in
-//! the decoded views finds the value in every spelling of these notations.
+//! A value can be written with escapes of JSON or Python, percent-encoded, as HTML entities or in base64, and a notation can
+//! lie inside another. A search in the decoded views finds the value in every spelling of these notations.
 
 use std::ops::Range;
 
 /// Views of one text. More are not made, because each costs a search.
-const MAX_VIEWS: usize = 16;
+const MAX_VIEWS: usize = 32;
+/// Bytes of all views of a short text together.
+const MIN_BUDGET: usize = 1 << 20;
+/// Bytes of all views of a long text together, for each byte of the text.
+const BUDGET_PER_BYTE: usize = 16;
 /// Notations that may lie inside each other, such as JSON in JSON.
 const MAX_DEPTH: u8 = 3;
 /// Characters of base64 that are worth decoding. Shorter runs are words.
@@ -27,18 +31,26 @@ enum HexEscape {
     Byte,
 }
 
-/// Returns the text and its decoded views.
+/// Returns the text and its decoded views. Views with few notations inside each other come first.
 pub(super) fn views_of(text: &[u8]) -> Vec<View> {
+    let budget = MIN_BUDGET.max(text.len() * BUDGET_PER_BYTE);
+    let mut used = text.len();
     let mut views = vec![View {
         bytes: text.to_vec(),
         sources: None,
         depth: 0,
     }];
     let mut next = 0;
-    while next < views.len() && views.len() < MAX_VIEWS {
-        if views[next].depth < MAX_DEPTH {
-            let decoded = views[next].decode();
-            views.extend(decoded);
+    while next < views.len() && views[next].depth < MAX_DEPTH {
+        for view in views[next].decode() {
+            if used > budget || views.len() == MAX_VIEWS {
+                return views;
+            }
+            // The order in which two notations are decoded often makes no difference.
+            if views.iter().all(|known| known.bytes != view.bytes) {
+                used += view.bytes.len();
+                views.push(view);
+            }
         }
         next += 1;
     }
@@ -69,9 +81,7 @@ impl View {
         if memchr::memchr(b'&', &self.bytes).is_some() {
             views.extend(self.without_entities());
         }
-        for offset in 0..4 {
-            views.extend(self.without_base64(offset));
-        }
+        views.extend(self.without_base64());
         views
     }
 
@@ -152,25 +162,36 @@ impl View {
         builder.finish()
     }
 
-    /// Decodes all runs of base64, each from its character `offset` on. Only one of four offsets is right.
-    fn without_base64(&self, offset: usize) -> Option<View> {
+    /// Decodes all runs of base64, each from its first four characters on, because one of these four offsets is right.
+    fn without_base64(&self) -> Option<View> {
         let mut builder = self.builder();
+        let mut run = Vec::new();
         let mut at = 0;
         while at < self.bytes.len() {
-            let run = self.bytes[at..]
-                .iter()
-                .take_while(|byte| sextet(**byte).is_some())
-                .count();
-            if run >= MIN_BASE64 {
-                builder.base64_run(at + offset, at + run);
+            at = self.read_base64(at, &mut run);
+            if run.len() >= MIN_BASE64 {
+                for offset in 0..4 {
+                    builder.base64_run(&run[offset..]);
+                }
             }
-            at += run + 1;
         }
-        // The decoded text is not decoded again.
-        builder.finish().map(|view| View {
-            depth: MAX_DEPTH,
-            ..view
-        })
+        builder.finish()
+    }
+
+    /// Reads the run of base64 that begins at a byte: the places of its characters. Line breaks inside it do not end it.
+    /// Returns where the search for the next run goes on.
+    fn read_base64(&self, start: usize, run: &mut Vec<usize>) -> usize {
+        run.clear();
+        let mut at = start;
+        while let Some(byte) = self.bytes.get(at) {
+            if sextet(*byte).is_some() {
+                run.push(at);
+            } else if !matches!(byte, b'\r' | b'\n') {
+                return at + 1;
+            }
+            at += 1;
+        }
+        at
     }
 }
 
@@ -194,10 +215,11 @@ impl ViewBuilder<'_> {
         }
     }
 
-    fn base64_run(&mut self, start: usize, end: usize) {
+    /// Adds the content of the characters at these places.
+    fn base64_run(&mut self, places: &[usize]) {
         let mut bits = 0u32;
-        for (count, at) in (start..end).enumerate() {
-            bits = (bits << 6) | u32::from(sextet(self.parent.bytes[at]).unwrap_or(0));
+        for (count, at) in places.iter().enumerate() {
+            bits = (bits << 6) | u32::from(sextet(self.parent.bytes[*at]).unwrap_or(0));
             // Four characters make three bytes: a byte is complete after every character but the first of four.
             let pending = match count % 4 {
                 0 => continue,
@@ -206,9 +228,10 @@ impl ViewBuilder<'_> {
                 _ => 0,
             };
             self.decoded = true;
-            self.push((bits >> pending) as u8, at - 1..at + 1);
+            self.push((bits >> pending) as u8, places[count - 1]..at + 1);
         }
         // No value reaches from one run into the next.
+        let end = places.last().map_or(0, |last| last + 1);
         self.push(0, end..end);
     }
 
@@ -353,9 +376,26 @@ mod tests {
             ("q=a+b%2Bc&x", "a b+c", "a+b%2Bc"),
             ("&lt;a&#39;b&#x3e;", "<a'b>", "&lt;a&#39;b&#x3e;"),
             ("Basic dXNlcjpwYXNzd29yZA==", "password", "pwYXNzd29yZA"),
+            ("dXNlcjpw\r\nYXNzd29yZA==", "password", "pw\r\nYXNzd29yZA"),
+            ("pre dSVDMyVCNnYgdyU=", "uöv w%", "dSVDMyVCNnYgdyU"),
         ] {
             assert_eq!(read_as(text, content).as_deref(), Some(source), "{text}");
         }
         assert_eq!(read_as(r"a\qb %zz &none; \u12", "absent"), None);
+    }
+
+    #[test]
+    fn the_views_of_any_text_are_bounded() {
+        // All notations at once, and base64 in base64, whose views grow.
+        let noise = r"\n \x41 \xe9 a+b %20 &amp; dGhpcyBpcyBiYXNlNjQ ".repeat(100);
+        let nested = "V1ZoV2QySXpTbXBpTWxKc1ZHNU9kVkpXYkVSYU0wSlA".repeat(6_000);
+        for text in [noise, nested] {
+            let views = views_of(text.as_bytes());
+            let bytes: usize = views.iter().map(|view| view.bytes.len()).sum();
+            assert!(views.len() <= MAX_VIEWS, "{}", views.len());
+            // The last view may pass the budget.
+            let most = MIN_BUDGET.max(text.len() * BUDGET_PER_BYTE) + 27 * text.len();
+            assert!(bytes <= most, "{bytes} of {most}");
+        }
     }
 }
