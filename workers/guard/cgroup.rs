@@ -14,6 +14,8 @@ use rustix::process::{Pid, getpid};
 use crate::time::clock::monotonic;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// The mount of v2 on a system that uses v1 for its controllers (the hybrid layout of systemd).
+const HYBRID: &str = "unified";
 /// How long the processes of a group may take to die.
 const KILL_TIME: Duration = Duration::from_secs(2);
 const KILL_POLL: Duration = Duration::from_millis(5);
@@ -97,15 +99,20 @@ fn kill_group(folder: &Path) {
 
 /// Returns the folder of the group for the child of a guard. `None`: cgroup v2 is not mounted.
 fn folder_of(guard: Pid) -> Option<PathBuf> {
-    let mount = Path::new(MOUNT);
-    // Only the root of a cgroup v2 mount has this file.
-    if !mount.join("cgroup.controllers").exists() {
-        return None;
-    }
+    let mount = find_v2(Path::new(MOUNT))?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own_group(&groups)?;
     let name = format!("mcp-api-{}", guard.as_raw_nonzero());
     Some(mount.join(own.trim_start_matches('/')).join(name))
+}
+
+/// Finds cgroup v2 under its usual mount.
+fn find_v2(mount: &Path) -> Option<PathBuf> {
+    // Only the root of a mount of v2 has this file.
+    let is_v2 = |folder: &PathBuf| folder.join("cgroup.controllers").exists();
+    [mount.to_owned(), mount.join(HYBRID)]
+        .into_iter()
+        .find(is_v2)
 }
 
 /// Returns the cgroup v2 path in `/proc/self/cgroup`.
@@ -116,6 +123,18 @@ fn own_group(groups: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_2_is_found_alone_and_beside_version_1() {
+        let mount = tempfile::tempdir().expect("a folder");
+        let hybrid = mount.path().join(HYBRID);
+        fs::create_dir(&hybrid).expect("a folder");
+        assert_eq!(find_v2(mount.path()), None);
+        fs::write(hybrid.join("cgroup.controllers"), "").expect("a file");
+        assert_eq!(find_v2(mount.path()), Some(hybrid));
+        fs::write(mount.path().join("cgroup.controllers"), "").expect("a file");
+        assert_eq!(find_v2(mount.path()).as_deref(), Some(mount.path()));
+    }
 
     #[test]
     fn the_line_of_version_2_names_the_group() {
