@@ -152,18 +152,26 @@ def mcpway(path):
     return target
 
 
-def table(title, targets, args):
-    """Loads the targets in turn; the first is what the others are compared with."""
-    print(f"\n| {title} | connections | calls a second | p50 µs | p99 µs | CPU µs a call | of the pass-through |\n|---|---|---|---|---|---|---|")
+def table(title, targets, args, beside=()):
+    """Loads the targets in turn, and compares all with the first one and with those of `beside`.
+
+    The machine may become slower or faster during a run. So each pass begins with another target, and a ratio is the
+    median of the ratios within one pass.
+    """
+    compared = {"the pass-through": targets[0].name, **{name: name for name in beside}}
+    columns = ["connections", "calls a second", "p50 µs", "p99 µs", "CPU µs a call", *(f"of {name}" for name in compared)]
+    print(f"\n| {title} | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for connections in (1, 16, 64):
-        passes = {target.name: [] for target in targets}
-        for _ in range(args.passes):
-            for target in targets:
-                passes[target.name].append(target.load(connections, args.seconds))
-        median = {name: sorted(rows)[len(rows) // 2] for name, rows in passes.items()}
-        for name, (rps, p50, p99, cpu) in median.items():
-            ratio = rps / median[targets[0].name][0]
-            print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | {ratio:.2f} |", flush=True)
+        passes = []
+        for number in range(args.passes):
+            first = number % len(targets)
+            turns = targets[first:] + targets[:first]
+            passes.append({target.name: target.load(connections, args.seconds) for target in turns})
+        for target in targets:
+            rps, p50, p99, cpu = (statistics.median(column) for column in zip(*(rows[target.name] for rows in passes)))
+            ratios = (statistics.median(rows[target.name][0] / rows[other][0] for rows in passes) for other in compared.values())
+            print(f"| {target.name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | "
+                  f"{' | '.join(f'{ratio:.2f}' for ratio in ratios)} |", flush=True)
 
 
 def load(args):
@@ -278,7 +286,7 @@ def endpoints(args):
         variant(target, "MCP of all servers (2026-07-28)", token, "/mcp", "echo__echo"),
     ]
     try:
-        table("caller and route", targets, args)
+        table("caller and route", targets, args, ["REST with a token of a user"])
     finally:
         through.stop()
         target.stop()
@@ -458,7 +466,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
     parser.add_argument("--only", choices=["load", "remote", "figures", "endpoints", "features"])
     args = parser.parse_args()
-    args.seconds, args.passes = (2, 1) if args.quick else (3, 3)
+    args.seconds, args.passes = (2, 1) if args.quick else (1, 11)
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
     for measure in (figures, load, remote, endpoints, features):
         if args.only in (None, measure.__name__):

@@ -4,7 +4,7 @@ comparison a program that takes PORT CHILD NATS_URL, named by PASS_NATS.
 """
 import argparse, concurrent.futures, json, os, shutil, socket, subprocess, tempfile, time
 
-from bench import BIN, ECHO, ROOT, SECRET, Target, free_port, variant
+from bench import BIN, ECHO, ROOT, SECRET, Target, free_port, table, variant
 
 NATS = f"{ROOT}/target/services/nats/nats-server"
 MONGOD = f"{ROOT}/target/services/mongod/mongod"
@@ -68,15 +68,7 @@ def calls(services, args):
         through = Target("pass-through over NATS", [program, str(port), ECHO, f"nats://127.0.0.1:{nats_port}"], port)
         through.wait("/")
         targets.insert(0, through)
-    print("\n| over NATS | connections | calls a second | p50 µs | p99 µs |\n|---|---|---|---|---|")
-    for connections in (1, 16, 64):
-        rows = {target.name: [] for target in targets}
-        for _ in range(args.passes):
-            for target in targets:
-                rows[target.name].append(target.load(connections, args.seconds))
-        for name, passes in rows.items():
-            rps, p50, p99, _ = sorted(passes)[len(passes) // 2]
-            print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} |", flush=True)
+    table("over NATS", targets, args)
     for target in [through, facade, *hands] if program else [facade, *hands]:
         target.stop()
     if program:
@@ -120,8 +112,8 @@ def changes(services, args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--passes", type=int, default=7)
     parser.add_argument("--only", choices=["calls", "spread", "changes"])
     args = parser.parse_args()
     services = Services()
