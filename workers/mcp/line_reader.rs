@@ -178,7 +178,7 @@ impl LineReader {
     fn on_error_without_id(&self, error: &RawValue, bytes: &Bytes) {
         if let Some(id) = self.mux.only_waiting() {
             let error = subslice(bytes, error);
-            return self.mux.complete(id, RpcReply::Error(error));
+            return self.mux.complete_unnamed(id, RpcReply::Error(error));
         }
         if !self.rmcp.fail_waiting_request(error) {
             self.note("sent an error that names no request", bytes);
@@ -208,30 +208,26 @@ impl LineReader {
         }
     }
 
-    /// Handles a JSON object that cannot be read. If it was meant as the reply to a request (for example with a `NaN`
-    /// in it, or with bytes that are no UTF-8), the request ends, because no other reply will come.
+    /// Handles a JSON object that cannot be read. If it looks like the reply to a request (for example with a `NaN` in it, or
+    /// with bytes that are no UTF-8), the request ends, because no other reply will come.
     fn on_broken_message(&self, bytes: &[u8]) {
         self.note("sent a line that is no JSON-RPC message", bytes);
         let edges = edges(bytes);
-        let has = |key: &[u8]| {
-            edges
-                .iter()
-                .any(|edge| memchr::memmem::find(edge, key).is_some())
-        };
-        if has(br#""method""#) || !(has(br#""result""#) || has(br#""error""#)) {
+        if !looks_like_reply(&edges) {
             return;
         }
         if let Some(id) = self.waiting_request_in(edges) {
             // The reader of the result reports that it is none.
-            self.mux
-                .complete(id, RpcReply::Result(Bytes::from_static(b"null")));
+            let none = Bytes::from_static(b"null");
+            self.mux.complete_unnamed(id, RpcReply::Result(none));
         }
     }
 
     /// A line that is too long is the reply to a request, if either end of the line holds the id.
     fn on_long_line(&self, head: &[u8], tail: &[u8]) {
         match self.waiting_request_in([head, tail]) {
-            Some(id) => self.mux.complete(id, RpcReply::TooLarge),
+            Some(id) if looks_like_reply(&[head]) => self.mux.complete(id, RpcReply::TooLarge),
+            Some(id) => self.mux.complete_unnamed(id, RpcReply::TooLarge),
             None => self.note("sent a line that is too long", head),
         }
     }
@@ -281,6 +277,15 @@ fn edges(bytes: &[u8]) -> [&[u8]; 2] {
         &bytes[..bytes.len().min(EDGE)],
         &bytes[bytes.len().saturating_sub(EDGE)..],
     ]
+}
+
+/// Returns whether the beginning, or the end, of a JSON object is that of a reply.
+fn looks_like_reply(edges: &[&[u8]]) -> bool {
+    let has = |key: &[u8]| {
+        let mut edges = edges.iter();
+        edges.any(|edge| memchr::memmem::find(edge, key).is_some())
+    };
+    !has(br#""method""#) && (has(br#""result""#) || has(br#""error""#))
 }
 
 enum ReadLine {

@@ -306,6 +306,17 @@ impl Mux {
         }
     }
 
+    /// Ends a request with a reply that may be meant for it. The server may still execute the request, so it owes the answer
+    /// until a reply names the request.
+    pub fn complete_unnamed(&self, id: u64, reply: RpcReply) {
+        let mut state = self.state.lock();
+        if let Some(owed) = &mut state.owed {
+            owed.add(id);
+        }
+        drop(state);
+        self.complete(id, reply);
+    }
+
     fn remove(&self, id: u64) -> Option<PendingCall> {
         let mut state = self.state.lock();
         let removed = state.remove(id);

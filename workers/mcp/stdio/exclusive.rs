@@ -319,6 +319,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_an_unnamed_reply_ended_may_still_run_so_no_other_client_is_asked() {
+        let calls = ExclusiveCalls::new(Mux::new());
+        let (ana, ben) = (request(Some("ana")), request(Some("ben")));
+        let mut first = Box::pin(calls.call(&ana));
+        assert!(poll!(&mut first).is_pending());
+        read(&calls.mux);
+        calls.mux.complete_unnamed(1000, reply());
+        first.await.expect("a result");
+        let mut next = Box::pin(calls.call(&ben));
+        assert!(poll!(&mut next).is_pending());
+        assert!(read(&calls.mux).is_empty(), "the next call waits");
+        assert_eq!(asked(&calls).await, ["refused"]);
+        // The reply with the name of the call ends the wait.
+        calls.mux.complete(1000, reply());
+        assert!(poll!(&mut next).is_pending());
+        assert_eq!(read(&calls.mux).len(), 1);
+        assert!(asked(&calls).await[0].contains(r#""result":"ben""#));
+    }
+
+    #[tokio::test]
     async fn after_a_cancelled_call_a_call_whose_client_can_be_asked_waits_for_its_answer() {
         let calls = ExclusiveCalls::new(Mux::new());
         let (ana, ben) = (request(Some("ana")), request(Some("ben")));
