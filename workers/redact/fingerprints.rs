@@ -141,9 +141,9 @@ impl FingerprintIndex {
         }
     }
 
-    /// Returns the ranges of `text` that contain a value. If the text is `cut`, a value that begins in it and does not
-    /// end in it counts too.
-    pub(super) fn find(&self, text: &[u8], cut: bool) -> Vec<Range<usize>> {
+    /// Returns the ranges of `text` that contain a value. In a part that is `cut`, a value that begins in it and does not end
+    /// in it counts too.
+    pub(super) fn find(&self, text: &[u8], cut: &[Range<usize>]) -> Vec<Range<usize>> {
         let prefixes = Prefixes::new(text);
         let mut found = Vec::new();
         for (class, head) in HEADS.into_iter().enumerate() {
@@ -175,15 +175,17 @@ impl FingerprintIndex {
         prefixes: &Prefixes,
         at: usize,
         lengths: &[LengthCount],
-        cut: bool,
+        cut: &[Range<usize>],
     ) -> Option<usize> {
         let text_end = prefixes.text_end();
         let longest = lengths.first()?.length as usize;
         if lengths.len() > MAX_LENGTHS {
             return Some(text_end.min(at + longest));
         }
-        if cut && at + longest > text_end {
-            return Some(text_end);
+        if let Some(part) = cut.iter().find(|part| part.contains(&at))
+            && at + longest > part.end
+        {
+            return Some(part.end);
         }
         lengths
             .iter()
@@ -273,26 +275,29 @@ mod tests {
     #[test]
     fn a_search_finds_the_longest_value() {
         let index = index_of(&["abc", "abcdef", "b"]);
-        assert!(index.find(b"xabcdefabc", false).contains(&(1..7)));
-        assert!(index.find(b"xabcdefabc", false).contains(&(7..10)));
-        assert!(index.find(b"xacdef", false).is_empty());
+        assert!(index.find(b"xabcdefabc", &[]).contains(&(1..7)));
+        assert!(index.find(b"xabcdefabc", &[]).contains(&(7..10)));
+        assert!(index.find(b"xacdef", &[]).is_empty());
     }
 
     #[test]
     fn a_removed_value_is_not_found() {
         let mut index = index_of(&["first-value-of-all", "first-value-of-all", "x"]);
         index.remove(Fingerprint::from_value(b"first-value-of-all").expect("a value"));
-        assert_eq!(index.find(b"first-value-of-all", false), vec![0..18]);
+        assert_eq!(index.find(b"first-value-of-all", &[]), vec![0..18]);
         index.remove(Fingerprint::from_value(b"first-value-of-all").expect("a value"));
         index.remove(Fingerprint::from_value(b"x").expect("a value"));
-        assert!(index.find(b"first-value-of-all x", false).is_empty());
+        assert!(index.find(b"first-value-of-all x", &[]).is_empty());
         assert!(index.is_empty() && index.heads.is_empty());
     }
 
     #[test]
     fn a_value_that_a_cut_text_ends_with_is_found_by_its_head() {
         let index = index_of(&["0123456789abcdefghijklmnop"]);
-        assert_eq!(index.find(b"x 0123456789abcdefghi", true), vec![2..21]);
-        assert!(index.find(b"x 0123456789abcdefghi", false).is_empty());
+        assert_eq!(
+            index.find(b"x 0123456789abcdefghi", std::slice::from_ref(&(0..21))),
+            vec![2..21]
+        );
+        assert!(index.find(b"x 0123456789abcdefghi", &[]).is_empty());
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
-use self::views::views_of;
+use self::views::visit_views;
 use crate::core::ids::ValueId;
 use crate::time::clock::monotonic;
 
@@ -191,10 +191,10 @@ impl Redactor {
     fn mask_text(&self, text: &str, is_cut: bool) -> String {
         let index = self.index.load();
         let mut ranges = Vec::new();
-        for view in views_of(text.as_bytes()) {
-            let found = index.find(&view.bytes, is_cut).into_iter();
+        visit_views(text.as_bytes(), is_cut, |view| {
+            let found = index.find(&view.bytes, &view.cut).into_iter();
             ranges.extend(found.map(|range| view.source(range)));
-        }
+        });
         if is_cut {
             ranges.push(text.len().saturating_sub(CUT_TAIL)..text.len());
         }

@@ -75,37 +75,67 @@ fn a_value_is_masked_in_base64_at_each_offset() {
     }
 }
 
+type Writer = fn(&str) -> String;
+
+/// The writers of all notations that the redactor reads.
+const WRITERS: [(&str, Writer); 7] = [
+    ("JSON", |text| serde_json::to_string(text).expect("JSON")),
+    ("a URL", percent),
+    ("a form", |text| percent(text).replace("%20", "+")),
+    ("HTML", |text| {
+        let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+        escaped.replace('"', "&quot;").replace('\'', "&#x27;")
+    }),
+    ("repr of a text", |text| {
+        let escaped = text.replace('\\', r"\\").replace('\'', r"\'");
+        format!("'{}'", escaped.replace('\n', r"\n"))
+    }),
+    ("repr of bytes", |text| {
+        let escaped = text.bytes().map(|byte| match byte {
+            b'\\' | b'\'' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' => char::from(byte).to_string(),
+            _ => format!("\\x{byte:02x}"),
+        });
+        format!("b'{}'", escaped.collect::<String>())
+    }),
+    ("base64", |text| BASE64_STANDARD.encode(text)),
+];
+
+fn percent(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
 #[test]
-fn a_value_is_masked_in_notations_inside_each_other_beside_any_other_text() {
-    let value = r#"Kq7"xZ é/9vT4mWq2LbN8rYc"#;
-    let percent = |text: &str| {
-        utf8_percent_encode(text, NON_ALPHANUMERIC)
-            .to_string()
-            .replace("%20", "+")
-    };
-    let json = |text: &str| serde_json::to_string(text).expect("JSON");
-    let base64 = |text: &str| BASE64_STANDARD.encode(text);
-    let body = format!(r#"{{"k":{}}}"#, json(value));
-    for spelled in [
-        percent(&percent(value)),
-        percent(&json(value)),
-        json(&json(value)),
-        json(&percent(value)),
-        base64(&body),
-        base64(&percent(value)),
-        base64(&base64(value)),
-        percent(&base64(&body)),
-    ] {
-        // Each of these words is a notation of its own, or looks like one.
-        for beside in ["", r" \n \x41 a+b %20 &amp; \u0041 dGhpcyBpcyBiYXNlNjQ"] {
-            let text = format!("{spelled}{beside}");
-            let shown = masked(value, &text);
-            // What is left of the value are the characters that its first and last ones share with others in base64.
-            let left = shown.split("***").map(str::len).max();
-            assert!(
-                left <= Some(beside.len() + 16),
-                "{text} is shown as {shown}"
-            );
+fn a_value_is_masked_in_three_notations_inside_each_other_beside_any_other_text() {
+    let redactor = redactor_of(&[r#"Kq7"xZ é/9vT4mWq2LbN8rYc+&'k"#]);
+    let value = r#"Kq7"xZ é/9vT4mWq2LbN8rYc+&'k"#;
+    // Each of these words is a notation of its own, or looks like one.
+    let beside = r" \xe9 %C3%A9 a+b &amp; \u0041 \n dGhpcyBpcyBiYXNlNjQ";
+    let nothing: (&str, Writer) = ("nothing", str::to_owned);
+    let all = || WRITERS.iter().chain([&nothing]);
+    for (first, inner) in WRITERS {
+        for (second, middle) in all() {
+            for (third, outer) in all() {
+                let spelled = outer(&middle(&inner(value)));
+                let text = format!("{spelled}{beside}");
+                let shown = redactor.mask(&text);
+                let names = format!("{first} in {second} in {third}");
+                assert!(shown.contains("***"), "{names}: {text}");
+                // The quotes of the writers may be left.
+                let left = shown.split("***").map(str::len).max();
+                assert!(left <= Some(beside.len() + 24), "{names}: {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_that_looks_like_an_escape_of_another_notation_is_masked() {
+    for value in [r"100%41\new&amp;x", r"C:\temp\x41+%2B"] {
+        let redactor = redactor_of(&[value]);
+        for (name, writer) in WRITERS {
+            let shown = redactor.mask(&writer(value));
+            assert!(shown.contains("***"), "{name}: {shown}");
         }
     }
 }
@@ -173,6 +203,32 @@ fn a_value_that_a_cut_divides_is_masked() {
         assert!(!redactor.mask_cut(line.as_bytes()).contains("an"));
     }
     assert_eq!(Redactor::default().mask_cut(b"nothing"), "nothing");
+}
+
+#[test]
+fn an_encoded_value_that_a_cut_divides_is_masked() {
+    let value: String = (0..1500)
+        .map(|number| format!("{number:04}-part-"))
+        .collect();
+    let redactor = redactor_of(&[&value]);
+    let base64: Writer = |text| BASE64_STANDARD.encode(text);
+    let as_percents: Writer = |text| text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for (name, spelled) in [
+        ("base64", base64(&value)),
+        ("base64 in base64", base64(&base64(&value))),
+        ("percents", as_percents(&value)),
+        ("base64 in percents", as_percents(&base64(&value))),
+        ("percents in base64", base64(&as_percents(&value))),
+    ] {
+        for visible in [700, 1_500, 6_000] {
+            let line = format!("an ordinary text before it: {}", &spelled[..visible]);
+            let shown = redactor.mask_cut(line.as_bytes());
+            assert_eq!(
+                shown, "an ordinary text before it: ***",
+                "{name}, {visible}"
+            );
+        }
+    }
 }
 
 #[test]
