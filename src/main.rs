@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
         // The starter runs before any thread exists, because only a process with one thread can fork.
-        Command::GuardStarter => guard::run_starter(),
+        Command::GuardStarter { token } => guard::run_starter(token),
         command => run(command),
     }
 }

@@ -58,6 +58,7 @@ impl Workers {
         if let Err(error) = guard::become_subreaper() {
             tracing::warn!(%error, "cannot become a subreaper; the worker cannot find the processes that a killed guard leaves");
         }
+        guard::remove_abandoned_groups();
         let bus = deps.bus.clone();
         let pools = deps.pools.clone();
         let context = Arc::new(Context::new(deps));

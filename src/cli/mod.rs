@@ -145,7 +145,10 @@ pub enum Command {
     },
     /// The process that starts the guards of a worker; only a worker starts it
     #[command(hide = true)]
-    GuardStarter,
+    GuardStarter {
+        /// The part of the names of control groups that belongs to this worker
+        token: String,
+    },
 }
 
 /// Runs a command, prints its error, and returns the exit code.
@@ -179,7 +182,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Dead(command) => dead_letters::run(&command),
         Command::Completions { shell } => completions::run(shell),
         Command::Schemas { folder } => schemas::run(&folder),
-        Command::GuardStarter => Err(CliError::Failed(
+        Command::GuardStarter { .. } => Err(CliError::Failed(
             "only a worker starts the guard starter".into(),
         )),
     };

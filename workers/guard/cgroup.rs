@@ -7,18 +7,40 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, getpid, getppid};
+use uuid::Uuid;
 
 use crate::time::clock::monotonic;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The mount of v2 on a system that uses v1 for its controllers (the hybrid layout of systemd).
 const HYBRID: &str = "unified";
+/// The beginning of the names of all groups.
+const PREFIX: &str = "mcp-api-";
 /// How long the processes of a group may take to die.
 const KILL_TIME: Duration = Duration::from_secs(2);
 const KILL_POLL: Duration = Duration::from_millis(5);
+/// A group without a process that is older belongs to a guard that was killed together with its worker.
+const ABANDONED: Duration = Duration::from_secs(60);
+/// Groups inside each other that are removed with a group. A child may have created them.
+const MAX_DEPTH: usize = 16;
+
+/// The part of the names of groups that belongs to one worker, because another program may have guards with the same ids:
+/// in another container, or later.
+static TOKEN: OnceLock<String> = OnceLock::new();
+
+/// Returns the token of this worker, which its starter gets as an argument.
+pub(super) fn worker_token() -> &'static str {
+    TOKEN.get_or_init(|| Uuid::new_v4().simple().to_string())
+}
+
+/// Sets the token of the worker in the starter, whose forks are the guards.
+pub(super) fn set_worker_token(token: String) {
+    let _ = TOKEN.set(token);
+}
 
 /// The control group of one child. If it is dropped, it is removed.
 pub(super) struct ChildGroup {
@@ -30,7 +52,16 @@ impl ChildGroup {
     /// Creates the group of the child of this guard. `None`: the system does not allow it.
     pub(super) fn create() -> Option<Self> {
         let folder = folder_of(getpid())?;
-        fs::create_dir(&folder).ok()?;
+        match fs::create_dir(&folder) {
+            Ok(()) => {}
+            // An earlier guard of this worker had the same id, so it has ended.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                kill_group(&folder);
+                remove_group(&folder, MAX_DEPTH);
+                fs::create_dir(&folder).ok()?;
+            }
+            Err(_) => return None,
+        }
         let processes = File::options()
             .write(true)
             .open(folder.join("cgroup.procs"));
@@ -68,7 +99,7 @@ impl GroupEntrance {
 
 impl Drop for ChildGroup {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.folder);
+        remove_group(&self.folder, MAX_DEPTH);
     }
 }
 
@@ -78,23 +109,72 @@ pub(super) fn kill_left_group(guard: Pid) {
         && folder.exists()
     {
         kill_group(&folder);
-        let _ = fs::remove_dir(&folder);
+        remove_group(&folder, MAX_DEPTH);
     }
 }
 
+/// Removes the groups of guards that were killed together with their workers.
+pub fn remove_abandoned_groups() {
+    let folder = folder_of(getpid());
+    let entries = folder.as_deref().and_then(Path::parent).map(fs::read_dir);
+    for entry in entries.into_iter().flatten().flatten().flatten() {
+        let is_group = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let age = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = age.ok().and_then(|modified| modified.elapsed().ok());
+        let is_old = age.is_some_and(|age| age >= ABANDONED);
+        if is_group && is_old && !has_processes(&entry.path()) {
+            remove_group(&entry.path(), MAX_DEPTH);
+        }
+    }
+}
+
+/// Kills all processes of a group. A child that runs as root may have moved other processes into it; with the guard or the
+/// worker among them, the processes are killed one by one instead.
 fn kill_group(folder: &Path) {
+    if holds_program(folder, MAX_DEPTH) {
+        return;
+    }
     let kill = File::options().write(true).open(folder.join("cgroup.kill"));
     if kill.and_then(|mut kill| kill.write_all(b"1")).is_err() {
         return;
     }
     let give_up = monotonic() + KILL_TIME;
-    let has_processes = || {
-        fs::read_to_string(folder.join("cgroup.events"))
-            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
-    };
-    while has_processes() && monotonic() < give_up {
+    while has_processes(folder) && monotonic() < give_up {
         std::thread::sleep(KILL_POLL);
     }
+}
+
+/// Returns whether this process or its parent is in a group, or in a group inside it.
+fn holds_program(folder: &Path, depth: usize) -> bool {
+    let own = [Some(getpid()), getppid()];
+    let own = own.map(|pid| pid.map_or(0, |pid| pid.as_raw_nonzero().get()));
+    let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut ids = processes.lines().filter_map(|line| line.parse().ok());
+    ids.any(|id: i32| own.contains(&id))
+        || (depth > 0 && groups_in(folder).any(|group| holds_program(&group, depth - 1)))
+}
+
+/// Removes a group without processes and the groups inside it.
+fn remove_group(folder: &Path, depth: usize) {
+    if fs::remove_dir(folder).is_ok() || depth == 0 {
+        return;
+    }
+    for group in groups_in(folder) {
+        remove_group(&group, depth - 1);
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+fn groups_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+}
+
+fn has_processes(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("cgroup.events"))
+        .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 /// Returns the folder of the group for the child of a guard. `None`: cgroup v2 is not mounted.
@@ -102,7 +182,7 @@ fn folder_of(guard: Pid) -> Option<PathBuf> {
     let mount = find_v2(Path::new(MOUNT))?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own_group(&groups)?;
-    let name = format!("mcp-api-{}", guard.as_raw_nonzero());
+    let name = format!("{PREFIX}{}-{}", worker_token(), guard.as_raw_nonzero());
     Some(mount.join(own.trim_start_matches('/')).join(name))
 }
 

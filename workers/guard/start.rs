@@ -12,6 +12,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
+use super::cgroup;
 use super::orphans::{self, Registration};
 use super::request::{GuardDescriptors, receive_reply, send_request};
 use super::{PASSED_ON, not_wanted};
@@ -90,6 +91,7 @@ impl Starter {
         let process = Command::new("/proc/self/exe")
             .arg0("mcp-api")
             .arg("guard-starter")
+            .arg(cgroup::worker_token())
             .env_clear()
             .envs(passed_on_variables())
             .process_group(0)

@@ -15,11 +15,12 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::set_name;
 
-use super::process;
 use super::request::{receive_request, send_reply};
+use super::{cgroup, process};
 
 /// Starts a guard for each request of the worker. The function returns in the guards too, when they end.
-pub fn run() -> ExitCode {
+pub fn run(worker_token: String) -> ExitCode {
+    cgroup::set_worker_token(worker_token);
     let _ = set_name(c"guard-starter");
     let socket = rustix::stdio::stdin();
     match start_guards(socket) {

@@ -165,21 +165,71 @@ async fn a_chain_of_forks_ends_with_its_server() {
     wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
 }
 
+#[tokio::test]
+async fn groups_that_a_child_creates_in_its_group_end_with_its_server() {
+    let Some(groups) = own_group().filter(|_| can_kill_groups()) else {
+        return;
+    };
+    let app = App::embedded();
+    let file = app.dir.path().join("script");
+    let begun = app.dir.path().join("begun");
+    // The process moves itself into a group inside the group of its server.
+    let script = format!(
+        "own=$(sed -n 's/^0:://p' /proc/self/cgroup)\n\
+         below=\"{}$own/below\"\nmkdir \"$below\" && echo $$ > \"$below/cgroup.procs\"\n\
+         echo \"$below\" > {}\nexec sleep 600\n",
+        groups.mount.display(),
+        begun.display()
+    );
+    fs::write(&file, script).expect("a script");
+    app.register_fixture("fixture").await.ok();
+    let args = json!({ "script": file });
+    app.call("default", "fixture", "run_detached", args)
+        .await
+        .ok();
+    wait_until("the process has a group", async || {
+        fs::read_to_string(&begun).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
+    let below = fs::read_to_string(&begun).expect("a file");
+    let below = Path::new(below.trim());
+    assert!(below.is_dir(), "{}", below.display());
+    app.delete("/mcp/servers/fixture").await.ok();
+    wait_until("the groups are gone", async || {
+        !below.parent().expect("a group").exists()
+    })
+    .await;
+}
+
 /// Returns whether a process of this machine may create a group whose processes the kernel kills.
 fn can_kill_groups() -> bool {
-    let groups = fs::read_to_string("/proc/self/cgroup").expect("/proc");
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let mount = mounts
-        .into_iter()
-        .find(|mount| mount.join("cgroup.controllers").exists());
-    let (Some(own), Some(mount)) = (own, mount) else {
+    let Some(groups) = own_group() else {
         return false;
     };
-    let group = mount.join(own).join(format!("test-{}", std::process::id()));
+    let name = format!("test-{}", uuid::Uuid::new_v4());
+    let group = groups.mount.join(groups.path).join(name);
     let can_kill = fs::create_dir(&group).is_ok() && group.join("cgroup.kill").exists();
     let _ = fs::remove_dir(&group);
     can_kill
+}
+
+/// The mount of cgroup v2, and the group of this process in it.
+struct OwnGroup {
+    mount: &'static Path,
+    path: String,
+}
+
+fn own_group() -> Option<OwnGroup> {
+    let groups = fs::read_to_string("/proc/self/cgroup").expect("/proc");
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let mount = mounts
+        .into_iter()
+        .find(|mount| mount.join("cgroup.controllers").exists())?;
+    Some(OwnGroup {
+        mount,
+        path: path.to_owned(),
+    })
 }
 
 #[tokio::test]
