@@ -6,12 +6,12 @@
 
 mod owed_answers;
 mod queue;
+mod reply;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use self::owed_answers::OwedAnswers;
 use self::queue::{PERMIT_BYTES, QueueEntry, permits_for};
 pub use self::queue::{QUEUE_LIMIT, QueueSpace, QueuedFrame};
+pub use self::reply::RpcReply;
 use super::call::ProgressEffects;
 use super::frame::{Frame, cancelled, request};
 
@@ -31,17 +32,6 @@ const BATCH_BYTES: usize = 256 * 1024;
 pub const FIRST_REQUEST_ID: u64 = 1000;
 /// Entries of ended requests that may stay in the queue before they are removed.
 const ENDED_ENTRIES: usize = 1024;
-
-/// The server's reply to a request.
-#[derive(Debug, PartialEq)]
-pub enum RpcReply {
-    /// The raw `result`.
-    Result(Bytes),
-    /// The raw `error`.
-    Error(Bytes),
-    /// The result is larger than `RESULT_LIMIT` and was not kept.
-    TooLarge,
-}
 
 pub struct Mux {
     state: Mutex<State>,

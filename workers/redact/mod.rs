@@ -3,6 +3,7 @@
 //! A call adds its values before it starts. A value stays known while a call has it and for as long as it is stored.
 //! A line reads an immutable copy of the index, so a call never waits for a line.
 
+mod escapes;
 mod fingerprints;
 mod json;
 mod views;

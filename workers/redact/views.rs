@@ -7,6 +7,8 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
+use super::escapes::{Escape, MAX_ESCAPE, Readings, entity, escape, percent};
+
 /// Views of one text. More are not made, because each costs a search.
 const MAX_VIEWS: usize = 64;
 /// Bytes of all views of a short text together.
@@ -17,9 +19,6 @@ const BUDGET_PER_BYTE: usize = 32;
 const MAX_DEPTH: u8 = 3;
 /// Characters of base64 that are worth decoding. Shorter runs are words.
 const MIN_BASE64: usize = 12;
-/// The longest entity that is decoded, in bytes.
-const MAX_ENTITY: usize = 16;
-
 /// Decodings of all escapes at once, and base64. They follow most spellings that lie inside each other.
 const COMBINED: [Notation; 5] = [
     Notation::Combined(Readings::new(false, false)),
@@ -60,27 +59,6 @@ enum Notation {
     /// The entities of HTML that escape functions write.
     Entities,
     Base64,
-}
-
-/// The readings of characters that have two meanings.
-#[derive(Clone, Copy)]
-struct Readings {
-    /// `+` is a blank, as in forms.
-    is_form: bool,
-    /// `\xNN` above 7f is a byte and not a character. Python writes both alike.
-    has_bytes: bool,
-}
-
-impl Readings {
-    const fn new(is_form: bool, has_bytes: bool) -> Self {
-        Self { is_form, has_bytes }
-    }
-
-    /// Whether the text has the characters whose other reading this is. Without them, another view is the same.
-    fn fits(self, text: &[u8]) -> bool {
-        (!self.is_form || memchr::memchr(b'+', text).is_some())
-            && (!self.has_bytes || memchr::memmem::find(text, b"\\x").is_some())
-    }
 }
 
 /// Shows the text and its decoded views to `visit`, each content once. Views with few notations inside each other come first.
@@ -180,8 +158,7 @@ impl View {
             while at < piece.end {
                 match decode(&self.bytes[at..piece.end]) {
                     Some(escape) => {
-                        let content = &escape.content[..usize::from(escape.bytes)];
-                        builder.decoded(content, at..at + escape.length);
+                        builder.decoded(escape.content(), at..at + escape.length);
                         at += escape.length;
                     }
                     // The cut may have divided an escape.
@@ -242,7 +219,7 @@ impl View {
 
     /// Returns whether a part is the beginning of an escape.
     fn may_be_escape(&self, part: Range<usize>) -> bool {
-        part.len() < MAX_ENTITY && matches!(self.bytes[part.start], b'\\' | b'%' | b'&')
+        part.len() < MAX_ESCAPE && matches!(self.bytes[part.start], b'\\' | b'%' | b'&')
     }
 
     /// Returns the parts that are decoded alone, and whether each ends where the text was cut.
@@ -334,138 +311,6 @@ impl<'a> ViewBuilder<'a> {
             depth: self.parent.depth + 1,
         })
     }
-}
-
-/// An escape at the beginning of a text.
-struct Escape {
-    content: [u8; 4],
-    /// Bytes of the content.
-    bytes: u8,
-    /// Bytes of the escape in the text.
-    length: usize,
-}
-
-impl Escape {
-    fn of_byte(byte: u8, length: usize) -> Self {
-        Self {
-            content: [byte, 0, 0, 0],
-            bytes: 1,
-            length,
-        }
-    }
-
-    fn of_character(character: char, length: usize) -> Self {
-        let mut content = [0; 4];
-        let bytes = character.encode_utf8(&mut content).len() as u8;
-        Self {
-            content,
-            bytes,
-            length,
-        }
-    }
-}
-
-/// Reads a backslash escape.
-fn escape(text: &[u8], readings: Readings) -> Option<Escape> {
-    let [b'\\', kind, rest @ ..] = text else {
-        return None;
-    };
-    let single = match kind {
-        b'n' => b'\n',
-        b't' => b'\t',
-        b'r' => b'\r',
-        b'b' => 8,
-        b'f' => 12,
-        b'v' => 11,
-        b'a' => 7,
-        b'\\' | b'/' | b'\'' | b'"' | b'`' | b'$' => *kind,
-        b'x' => {
-            let byte = hex_number(rest.get(..2)?)? as u8;
-            return Some(if readings.has_bytes {
-                Escape::of_byte(byte, 4)
-            } else {
-                Escape::of_character(char::from(byte), 4)
-            });
-        }
-        b'u' => return unicode_escape(rest),
-        b'U' => {
-            let character = char::from_u32(hex_number(rest.get(..8)?)?)?;
-            return Some(Escape::of_character(character, 10));
-        }
-        b'0'..=b'3' => {
-            let digits = text.get(1..4)?;
-            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?;
-            return Some(Escape::of_byte(byte, 4));
-        }
-        _ => return None,
-    };
-    Some(Escape::of_byte(single, 2))
-}
-
-/// Reads what follows `\u`: four digits, a pair of surrogates, or digits in braces.
-fn unicode_escape(rest: &[u8]) -> Option<Escape> {
-    if let Some(braced) = rest.strip_prefix(b"{") {
-        let digits = memchr::memchr(b'}', &braced[..braced.len().min(7)])?;
-        let character = char::from_u32(hex_number(&braced[..digits])?)?;
-        return Some(Escape::of_character(character, digits + 4));
-    }
-    let first = hex_number(rest.get(..4)?)?;
-    let second = rest
-        .get(4..10)
-        .and_then(|pair| hex_number(pair.strip_prefix(b"\\u")?));
-    let (character, length) = match (first, second) {
-        (0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
-            (0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00), 12)
-        }
-        _ => (first, 6),
-    };
-    Some(Escape::of_character(char::from_u32(character)?, length))
-}
-
-/// Reads `%NN`, `%uNNNN`, or `+` as a blank if the text is a form.
-fn percent(text: &[u8], readings: Readings) -> Option<Escape> {
-    match text {
-        [b'%', b'u', rest @ ..] => {
-            let escape = unicode_escape(rest).filter(|escape| escape.length == 6)?;
-            Some(escape)
-        }
-        [b'%', rest @ ..] => {
-            let byte = hex_number(rest.get(..2)?)? as u8;
-            Some(Escape::of_byte(byte, 3))
-        }
-        [b'+', ..] if readings.is_form => Some(Escape::of_byte(b' ', 1)),
-        _ => None,
-    }
-}
-
-/// Reads an entity of HTML.
-fn entity(text: &[u8]) -> Option<Escape> {
-    let rest = text.strip_prefix(b"&")?;
-    let end = memchr::memchr(b';', &rest[..rest.len().min(MAX_ENTITY)])?;
-    let name = std::str::from_utf8(&rest[..end]).ok()?;
-    let character = match name {
-        "amp" => '&',
-        "lt" => '<',
-        "gt" => '>',
-        "quot" => '"',
-        "apos" => '\'',
-        _ => {
-            let number = name.strip_prefix('#')?;
-            let number = match number.strip_prefix(['x', 'X']) {
-                Some(digits) => u32::from_str_radix(digits, 16).ok()?,
-                None => number.parse().ok()?,
-            };
-            char::from_u32(number)?
-        }
-    };
-    Some(Escape::of_character(character, end + 2))
-}
-
-fn hex_number(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// The value of a character of base64, in the standard alphabet or in the one for URLs.

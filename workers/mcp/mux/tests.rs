@@ -1,5 +1,7 @@
 //! Tests of the mux without a server.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::workers::mcp::frame::{plain, request};
 use crate::workers::mcp::host::tests::RecordingListener;
