@@ -108,7 +108,7 @@ impl CommandClient {
     /// Returns the failure of the command, or a failure that says why no reply came.
     pub async fn send(&self, request: &CommandRequest) -> Result<CommandResponse, Failure> {
         let began = clock::monotonic();
-        // The boxes keep the future of a request small that needs no second attempt.
+        // Most requests need no second attempt. The boxes keep the futures of these requests small.
         let mut pauses: Option<Box<Pauses>> = None;
         let mut owned_server = request.server;
         loop {

@@ -290,38 +290,38 @@ impl Mux {
 
     /// Passes a reply to the request that waits for it.
     pub fn complete(&self, id: u64, reply: RpcReply) {
-        if let Some(call) = self.remove(id) {
-            // The request may have been dropped at the same moment.
-            let _ = call.reply.send(reply);
-        }
+        self.end(id, reply, true);
     }
 
     /// Ends a request with a reply that may be meant for it. The server may still execute the request, so it owes the answer
     /// until a reply names the request.
     pub fn complete_unnamed(&self, id: u64, reply: RpcReply) {
-        let mut state = self.state.lock();
-        if let Some(owed) = &mut state.owed {
-            owed.add(id);
-        }
-        drop(state);
-        self.complete(id, reply);
+        self.end(id, reply, false);
     }
 
-    fn remove(&self, id: u64) -> Option<PendingCall> {
+    fn end(&self, id: u64, reply: RpcReply, is_named: bool) {
         let mut state = self.state.lock();
-        let removed = state.remove(id);
-        if removed.is_none()
-            && let Some(owed) = &mut state.owed
-        {
-            owed.remove(id);
-            self.answered.notify_waiters();
+        let ended = state.remove(id);
+        let is_late = ended.is_none() && is_named;
+        if let Some(owed) = &mut state.owed {
+            if is_late {
+                owed.remove(id);
+            } else if ended.is_some() && !is_named {
+                owed.add(id);
+            }
         }
         let is_idle = state.is_idle();
         drop(state);
+        if is_late {
+            self.answered.notify_waiters();
+        }
         if is_idle {
             self.idle.notify_waiters();
         }
-        removed
+        if let Some(call) = ended {
+            // The request may have been dropped at the same moment.
+            let _ = call.reply.send(reply);
+        }
     }
 
     /// Waits until no call waits for a reply.

@@ -19,6 +19,7 @@ const BUDGET_PER_BYTE: usize = 32;
 const MAX_DEPTH: u8 = 3;
 /// Characters of base64 that are worth decoding. Shorter runs are words.
 const MIN_BASE64: usize = 12;
+
 /// Decodings of all escapes at once, and base64. They follow most spellings that lie inside each other.
 const COMBINED: [Notation; 5] = [
     Notation::Combined(Readings::new(false, false)),

@@ -116,7 +116,7 @@ impl Subscription {
     }
 }
 
-/// What an ask holds until it is answered or cancelled.
+/// The registration and the permit of an ask. The task of the ask drops them after its reply, or when the sender cancels it.
 struct HeldAsk {
     _running: Option<RunningGuard>,
     _slot: OwnedSemaphorePermit,
@@ -236,13 +236,13 @@ impl AskServer {
             to,
             messages,
         };
-        // The box keeps the future of an ask small that has no such messages.
+        // Most asks have no such messages. The box keeps the futures of these asks small.
         let mut work = Box::pin(self.execute(received, sender, until));
         let outcome = tokio::select! {
             outcome = &mut work => outcome,
             () = relay.publish_all() => None,
         };
-        // What the work holds must not wait for the rest of the messages.
+        // The work frees its permits before the relay publishes the rest of the messages.
         drop(work);
         relay.publish_rest();
         outcome

@@ -137,12 +137,7 @@ async fn a_chain_of_forks_ends_with_its_server() {
         begun.display()
     );
     let script = format!("exec {} -c '{chain}' \"$0\"\n", python());
-    fs::write(&file, script).expect("a script");
-    app.register_fixture("fixture").await.ok();
-    let args = json!({ "script": file });
-    app.call("default", "fixture", "run_detached", args)
-        .await
-        .ok();
+    run_detached(&app, &file, &script).await;
     wait_until("the chain begins", async || begun.exists()).await;
     let deleted = app.delete("/mcp/servers/fixture").await.ok();
     let is_running = || {
@@ -181,12 +176,7 @@ async fn groups_that_a_child_creates_in_its_group_end_with_its_server() {
         groups.mount.display(),
         begun.display()
     );
-    fs::write(&file, script).expect("a script");
-    app.register_fixture("fixture").await.ok();
-    let args = json!({ "script": file });
-    app.call("default", "fixture", "run_detached", args)
-        .await
-        .ok();
+    run_detached(&app, &file, &script).await;
     wait_until("the process has a group", async || {
         fs::read_to_string(&begun).is_ok_and(|text| text.ends_with('\n'))
     })
@@ -199,6 +189,16 @@ async fn groups_that_a_child_creates_in_its_group_end_with_its_server() {
         !below.parent().expect("a group").exists()
     })
     .await;
+}
+
+/// Makes a child run a script in a session of its own.
+async fn run_detached(app: &App, file: &Path, script: &str) {
+    fs::write(file, script).expect("a script");
+    app.register_fixture("fixture").await.ok();
+    let args = json!({ "script": file });
+    app.call("default", "fixture", "run_detached", args)
+        .await
+        .ok();
 }
 
 /// Returns whether a process of this machine may create a group whose processes the kernel kills.
