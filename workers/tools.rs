@@ -44,6 +44,8 @@ use crate::time::clock::{monotonic, wall_ms_of};
 
 /// JSON-RPC 2.0: the parameters do not fit the method.
 const INVALID_PARAMS: i64 = -32602;
+/// The largest `data` of a server's error that a caller gets, in bytes.
+const MAX_ERROR_DATA: usize = 256 * 1024;
 
 /// Calls a tool for an ask. The body of the ask is the arguments, or a repeated call. Returns the untouched CallToolResult.
 ///
@@ -384,9 +386,7 @@ fn rpc_failure(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
     };
     let message = redactor.mask(&rpc.message);
     let sentence = format!("Server {} refused the call: {message}", server.name);
-    let data = rpc
-        .data
-        .and_then(|data| RawValue::from_string(redactor.mask_json(data.get())).ok());
+    let data = rpc.data.and_then(|data| masked_data(&data, redactor));
     let masked = RpcError {
         code: rpc.code,
         message,
@@ -396,6 +396,16 @@ fn rpc_failure(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
         mcp_error: serde_json::value::to_raw_value(&masked).ok(),
         ..Failure::new(code, sentence)
     }
+}
+
+/// Returns the data of an error without secrets. The worker masks each text of it, so large data would occupy a thread for long.
+fn masked_data(data: &RawValue, redactor: &Redactor) -> Option<Box<RawValue>> {
+    if data.get().len() <= MAX_ERROR_DATA {
+        return RawValue::from_string(redactor.mask_json(data.get())).ok();
+    }
+    let sentence =
+        format!("The worker left out this data, because it is larger than {MAX_ERROR_DATA} bytes");
+    serde_json::value::to_raw_value(&sentence).ok()
 }
 
 /// Masks the secrets of a call while the call runs.
@@ -443,6 +453,23 @@ impl Drop for CallRedaction<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
             self.redactor.release(*id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_data_of_an_error_is_left_out() {
+        let redactor = Redactor::default();
+        for (length, is_kept) in [(100, true), (MAX_ERROR_DATA, false)] {
+            let json = format!("[\"{}\"]", "x".repeat(length));
+            let data = RawValue::from_string(json.clone()).expect("JSON");
+            let masked = masked_data(&data, &redactor).expect("data");
+            assert_eq!(masked.get() == json, is_kept, "{length}");
+            assert!(is_kept || masked.get().contains("left out"));
         }
     }
 }
