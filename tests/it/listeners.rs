@@ -28,6 +28,15 @@ enum StreamMessage {
     End,
 }
 
+impl StreamMessage {
+    fn id(self) -> Option<String> {
+        match self {
+            Self::Event(id) => Some(id),
+            Self::End => None,
+        }
+    }
+}
+
 impl Listener {
     async fn open(url: &str, last: Option<&str>, query: &str) -> Self {
         let opened = Self::try_open(url, last, query).await;
@@ -448,13 +457,14 @@ async fn a_listener_that_changes_facades_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_listener_is_disconnected_and_resumes() {
+async fn a_slow_listener_receives_every_event_and_a_deaf_one_is_disconnected() {
     let app = app().await;
     let mut slow = Listener::open(&app.url, None, "").await;
     let _deaf = Listener::open(&app.url, None, "").await;
     let listeners = async || app.metric("mcp_api_event_listeners", &[]).await;
     assert_eq!(listeners().await, Some(2.0));
     let large = "x".repeat(512 << 10);
+    let mut received = vec![];
     // More bytes than all buffers between, and more than the facade holds for listeners.
     for n in 0..90 {
         let began = Instant::now();
@@ -464,20 +474,14 @@ async fn a_slow_listener_is_disconnected_and_resumes() {
             began.elapsed() < Duration::from_secs(25),
             "who does not read holds up who writes"
         );
+        if n % 10 == 0 {
+            received.extend(slow.next().await.id());
+        }
     }
     let ids = all(&app).await;
-    let mut received = vec![];
-    while let StreamMessage::Event(id) = slow.next().await {
-        received.push(id);
-    }
-    assert!(
-        received.len() < ids.len() && received == ids[..received.len()],
-        "it was dropped before the end"
-    );
-    let mut again = Listener::open(&app.url, received.last().map(String::as_str), "").await;
-    received.extend(again.until(&ids[ids.len() - 1]).await);
+    received.extend(slow.until(&ids[ids.len() - 1]).await);
     assert_eq!(received, ids);
-    // The listener that reads nothing is disconnected too. Only the other listener remains.
+    // The listener that reads nothing is disconnected. Only the other listener remains.
     wait_until("one listener is left", async || {
         listeners().await == Some(1.0)
     })

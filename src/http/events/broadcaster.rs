@@ -14,8 +14,8 @@ use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::metrics::Metrics;
 
-/// Batches that the broadcaster holds for slow listeners. A listener that is further behind is
-/// disconnected, and it continues from its last event when it connects again.
+/// Batches that the broadcaster holds for slow listeners. A listener that is further behind replays
+/// the missed ones from the log.
 const HELD_BATCHES: usize = 64;
 /// Bytes of replayed batches that the broadcaster holds for other replaying listeners.
 const REPLAY_BYTES: usize = 4 << 20;

@@ -1,8 +1,9 @@
 //! The log as an event stream, until the client disconnects or the process ends.
 //!
 //! A listener replays the log up to its end and then receives the batches of the broadcaster. The
-//! broadcaster does not wait for a listener. A listener that is too far behind, or that reads
-//! nothing for too long, is disconnected; it connects again with its `Last-Event-ID`.
+//! broadcaster does not wait for a listener. A listener that missed batches replays them from the
+//! log. The kernel disconnects a client that reads nothing for too long; it connects again with its
+//! `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use futures::stream;
 use futures::stream::{Stream, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::batch::Batch;
 use super::view::EventId;
@@ -135,10 +137,13 @@ impl StreamReader {
         };
         self.is_live = true;
         match tokio::time::timeout(KEEP_ALIVE, batches.recv()).await {
-            Ok(batch) => {
-                self.pending = Some(batch.ok()?);
+            Ok(Ok(batch)) => {
+                self.pending = Some(batch);
                 Some(Bytes::new())
             }
+            // The next batch begins after `reached`, so the reader replays the missed ones first.
+            Ok(Err(RecvError::Lagged(_))) => Some(Bytes::new()),
+            Ok(Err(RecvError::Closed)) => None,
             Err(_) => Some(Bytes::from_static(b":\n\n")),
         }
     }
