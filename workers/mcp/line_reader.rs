@@ -30,6 +30,8 @@ const MAX_ID: usize = 1024;
 const LINES_PER_TURN: usize = 16;
 /// Bytes of an unreadable line in a log line.
 const EXCERPT: usize = 200;
+/// The error of a request that an error without an id ended, although that error may concern another request.
+const UNNAMED_ERROR: &[u8] = br#"{"code":-32603,"message":"the server sent an error that names no request; the log of the server holds it"}"#;
 /// A byte order mark in UTF-8, which some servers write before each line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -174,15 +176,22 @@ impl LineReader {
         }
     }
 
-    /// A server that cannot read a request replies without its id. If only one request waits, the error concerns it.
+    /// A server that cannot read a request replies without its id. If only one request waits, the error concerns it. The
+    /// error may also concern an earlier request that has no answer yet, of another user. Then its text stays in the log.
     fn on_error_without_id(&self, error: &RawValue, bytes: &Bytes) {
-        if let Some(id) = self.mux.only_waiting() {
-            let error = subslice(bytes, error);
-            return self.mux.complete_unnamed(id, RpcReply::Error(error));
-        }
-        if !self.rmcp.fail_waiting_request(error) {
+        let Some(id) = self.mux.only_waiting() else {
+            if !self.rmcp.fail_waiting_request(error) {
+                self.note("sent an error that names no request", bytes);
+            }
+            return;
+        };
+        let error = if self.mux.owes_answers_since().is_none() {
+            subslice(bytes, error)
+        } else {
             self.note("sent an error that names no request", bytes);
-        }
+            Bytes::from_static(UNNAMED_ERROR)
+        };
+        self.mux.complete_unnamed(id, RpcReply::Error(error));
     }
 
     fn pass_to_rmcp(&self, bytes: &Bytes) {

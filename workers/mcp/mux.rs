@@ -56,8 +56,8 @@ struct State {
     /// The number of `calls` that are streams.
     streams: usize,
     queue: VecDeque<QueueEntry>,
-    /// `None`: the client does not count the answers that the server owes.
-    owed: Option<OwedAnswers>,
+    /// The answers that the server owes.
+    owed: OwedAnswers,
 }
 
 impl State {
@@ -253,21 +253,14 @@ impl Mux {
         Ok(())
     }
 
-    /// Counts from now on the requests that ended without an answer of the server.
-    pub fn count_owed_answers(&self) {
-        self.state.lock().owed.get_or_insert_default();
-    }
-
     /// Returns the end of the first request whose answer the server still owes.
     pub fn owes_answers_since(&self) -> Option<Instant> {
-        let state = self.state.lock();
-        state.owed.as_ref().and_then(OwedAnswers::since)
+        self.state.lock().owed.since()
     }
 
     /// Whether the server owes the answer to this request, which has ended.
     pub fn owes_answer_to(&self, id: u64) -> bool {
-        let state = self.state.lock();
-        state.owed.as_ref().is_some_and(|owed| owed.contains(id))
+        self.state.lock().owed.contains(id)
     }
 
     /// Waits until the server owes no answer, or the connection has ended.
@@ -285,7 +278,7 @@ impl Mux {
     pub fn runs_alone(&self, id: u64) -> bool {
         let state = self.state.lock();
         let is_running = state.calls.get(&id).is_some_and(|call| call.written);
-        is_running && state.owed.as_ref().and_then(OwedAnswers::since).is_none()
+        is_running && state.owed.since().is_none()
     }
 
     /// Passes a reply to the request that waits for it.
@@ -303,12 +296,10 @@ impl Mux {
         let mut state = self.state.lock();
         let ended = state.remove(id);
         let is_late = ended.is_none() && is_named;
-        if let Some(owed) = &mut state.owed {
-            if is_late {
-                owed.remove(id);
-            } else if ended.is_some() && !is_named {
-                owed.add(id);
-            }
+        if is_late {
+            state.owed.remove(id);
+        } else if ended.is_some() && !is_named {
+            state.owed.add(id);
         }
         let is_idle = state.is_idle();
         drop(state);
@@ -434,8 +425,8 @@ impl Mux {
         let mut state = self.state.lock();
         let call = state.remove(id);
         let is_written = call.is_some_and(|call| call.written);
-        if is_written && let Some(owed) = &mut state.owed {
-            owed.add(id);
+        if is_written {
+            state.owed.add(id);
         }
         if state.queue.len() > state.calls.len() + ENDED_ENTRIES {
             let State { calls, queue, .. } = &mut *state;

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::Redactor;
+use super::turns::in_turn;
 use crate::core::json_object::{Members, append_member, text_of};
 
 impl Redactor {
@@ -13,13 +14,17 @@ impl Redactor {
         if self.index.load().is_empty() {
             return json.to_owned();
         }
+        in_turn(json.len(), || self.mask_values(json))
+    }
+
+    fn mask_values(&self, json: &str) -> String {
         // The parser of a `Value` limits the depth, which `mask_raw` relies on.
         if serde_json::from_str::<Value>(json).is_err() {
-            return self.mask(json);
+            return self.mask_whole(json);
         }
         match serde_json::from_str::<&RawValue>(json) {
             Ok(value) => self.mask_raw(value).unwrap_or_else(|| json.to_owned()),
-            Err(_) => self.mask(json),
+            Err(_) => self.mask_whole(json),
         }
     }
 
@@ -86,7 +91,7 @@ impl Redactor {
 
     /// Returns a masked text as a JSON string. Returns `None` if the text has no secret value.
     fn mask_plain(&self, plain: &str) -> Option<String> {
-        let masked = self.mask(plain);
+        let masked = self.mask_whole(plain);
         (masked != plain).then(|| Value::String(masked).to_string())
     }
 }

@@ -6,6 +6,7 @@
 mod escapes;
 mod fingerprints;
 mod json;
+mod turns;
 mod views;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
+use self::turns::in_turn;
 use self::views::visit_views;
 use crate::core::ids::ValueId;
 use crate::time::clock::monotonic;
@@ -172,8 +174,13 @@ impl Redactor {
         if self.index.load().is_empty() {
             return text.to_owned();
         }
+        in_turn(text.len(), || self.mask_whole(text))
+    }
+
+    fn mask_whole(&self, text: &str) -> String {
         if text.len() > MAX_TEXT {
-            return self.mask_cut(&text.as_bytes()[..MAX_TEXT]);
+            let cut = String::from_utf8_lossy(&text.as_bytes()[..MAX_TEXT]);
+            return self.mask_text(&cut, true);
         }
         self.mask_text(text, false)
     }
@@ -186,7 +193,7 @@ impl Redactor {
         if self.index.load().is_empty() {
             return text.into_owned();
         }
-        self.mask_text(&text, true)
+        in_turn(text.len(), || self.mask_text(&text, true))
     }
 
     fn mask_text(&self, text: &str, is_cut: bool) -> String {

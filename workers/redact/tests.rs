@@ -141,7 +141,7 @@ fn a_value_that_looks_like_an_escape_of_another_notation_is_masked() {
 }
 
 #[test]
-fn a_value_is_masked_in_base64_of_several_lines() {
+fn a_value_is_masked_in_base64_of_several_parts() {
     let value = "a-long-value-".repeat(12);
     let encoded = BASE64_STANDARD.encode(&value);
     let lines: Vec<_> = encoded
@@ -149,10 +149,25 @@ fn a_value_is_masked_in_base64_of_several_lines() {
         .chunks(76)
         .map(String::from_utf8_lossy)
         .collect();
-    for line_end in ["\n", "\r\n"] {
+    for line_end in ["\n", "\r\n", "\n  ", "\0"] {
         let shown = masked(&value, &lines.join(line_end));
         assert_eq!(shown, "***");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_text_stops_no_other_task_of_its_thread() {
+    let text = "x\\u0061 ".repeat(MAX_TEXT / 8);
+    let redactor = redactor_of(&["a-secret-value"]);
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let masking = tokio::spawn(async move {
+        let _ = begun.send(());
+        redactor.mask(&text).len() == text.len()
+    });
+    begins.await.expect("the masking begins");
+    tokio::spawn(async {}).await.expect("another task");
+    assert!(!masking.is_finished(), "the other task has waited for it");
+    assert!(masking.await.expect("masked"));
 }
 
 #[test]

@@ -199,8 +199,8 @@ impl View {
         builder.finish()
     }
 
-    /// Reads the run of base64 at the beginning of a range: the places of its characters. Line breaks and the blanks after
-    /// them do not end it. Returns where the search for the next run goes on.
+    /// Reads the run of base64 at the beginning of a range: the places of its characters. Line breaks, the blanks after
+    /// them and NUL do not end it. Returns where the search for the next run goes on.
     fn read_base64(&self, range: Range<usize>, run: &mut Vec<usize>) -> usize {
         run.clear();
         let mut is_line_start = false;
@@ -211,6 +211,7 @@ impl View {
                     is_line_start = false;
                 }
                 b'\r' | b'\n' => is_line_start = true,
+                b'\0' => {}
                 b' ' | b'\t' if is_line_start => {}
                 _ => return at + 1,
             }

@@ -65,7 +65,6 @@ pub enum NotAsked {
 
 impl ExclusiveCalls {
     pub(super) fn new(mux: Arc<Mux>) -> Arc<Self> {
-        mux.count_owed_answers();
         Arc::new(Self {
             mux,
             turn: tokio::sync::Mutex::default(),
