@@ -81,7 +81,7 @@ pub(super) enum RunState {
     Failed(Box<Failure>),
     /// Another worker owns the server, or no worker owns it yet.
     OwnedElsewhere,
-    /// The server is disabled or deleted.
+    /// The server is disabled.
     Stopped,
 }
 

@@ -114,8 +114,14 @@ impl Supervisor {
                 State::Ended => break,
             };
         }
+        let name = &self.handle.name;
+        let catalog = self.manager.projection.catalog();
+        let failure = match catalog.server_by_id(self.handle.id) {
+            Some(_) => Failure::elsewhere(name),
+            None => Failure::server_not_found(name),
+        };
         let status = ServerStatus::without_error(ConnectionStatus::Disconnected);
-        self.settle(RunState::Stopped, status);
+        self.settle(RunState::Failed(Box::new(failure)), status);
         self.release_ownership().await;
         self.manager.remove_handle(&self.handle);
     }

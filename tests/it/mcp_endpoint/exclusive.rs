@@ -188,6 +188,28 @@ async fn calls_that_wait_for_their_turn_end_within_their_own_time_limit() {
 }
 
 #[tokio::test]
+async fn a_call_that_waits_for_its_turn_at_a_deleted_server_does_not_find_the_server() {
+    let app = App::start();
+    register_suite(&app, exclusive()).await;
+    let session = Session::begin(&app, PATH, "ana").await;
+    let mut stream = session
+        .call("test_elicitation", json!({ "message": "Who?" }))
+        .await;
+    stream.notification("elicitation/create").await;
+    app.set_secret("ben", "suite", "n", "v").await;
+    let waits = app.call("ben", "suite", "test_simple_text", json!({}));
+    let delete = async {
+        wait_until("the call of ben has its secret", async || {
+            app.total("mcp_api_secrets_opened_total", &[]).await == 1.0
+        })
+        .await;
+        app.delete("/mcp/servers/suite").await.ok();
+    };
+    let (waited, ()) = tokio::join!(waits, delete);
+    waited.fails(404, "server_not_found");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_at_a_question_stops_no_later_question() {
     let app = App::start();
     register_suite(&app, exclusive()).await;
