@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -37,6 +38,15 @@ pub struct JsonText<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// Returns the text of a JSON string, or `None` if the value is no Unicode text, such as `7` or `"\ud800"`.
 pub fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+    let json = value.get();
+    let quoted = json
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    if let Some(text) = quoted
+        && memchr(b'\\', text.as_bytes()).is_none()
+    {
+        return Some(Cow::Borrowed(text));
+    }
     serde_json::from_str::<JsonText>(value.get())
         .ok()
         .map(|JsonText(text)| text)

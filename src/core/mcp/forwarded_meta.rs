@@ -14,6 +14,9 @@ const MAX_TRACESTATE: usize = 512;
 /// Returns the forwarded members as a JSON object on one line of ASCII, or `None` without such members. Of members with
 /// the same name, the first one counts.
 pub fn forwarded_meta(meta: &Members<'_>) -> Option<String> {
+    if meta.0.is_empty() {
+        return None;
+    }
     let mut object = String::from("{");
     let mut names = Vec::new();
     for (key, value) in &meta.0 {

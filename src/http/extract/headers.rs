@@ -64,8 +64,13 @@ pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|content_type| content_type.to_str().ok())
-        .and_then(|content_type| content_type.split(';').next())
-        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(expected))
+        .is_some_and(|content_type| {
+            content_type == expected || media_type(content_type).eq_ignore_ascii_case(expected)
+        })
+}
+
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// The relation of this API to the site that made the browser send a request (`Sec-Fetch-Site`, W3C Fetch Metadata).

@@ -164,7 +164,12 @@ pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fa
             "The body must be a JSON object, not an array",
         ));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    // The parser of a text does not check each string for UTF-8 again.
+    let parsed = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    parsed.map_err(|error| {
         if error.is_syntax() || error.is_eof() {
             return Failure::invalid(format!("The body is not JSON: {}", redact_error(&error)));
         }

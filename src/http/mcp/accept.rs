@@ -3,6 +3,9 @@
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
+/// The value that the official SDKs send. It needs no parser.
+const USUAL: &str = "application/json, text/event-stream";
+
 /// The answers that a client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Accepted {
@@ -13,17 +16,12 @@ pub(super) struct Accepted {
 impl Accepted {
     /// Reads the header. Without it, the client takes both.
     pub(super) fn read(headers: &HeaderMap) -> Self {
-        if !headers.contains_key(ACCEPT) {
-            return Self {
-                json: true,
-                events: true,
-            };
-        }
+        let is_usual = headers.get(ACCEPT).is_none_or(|value| value == USUAL);
         let mut accepted = Self {
-            json: false,
-            events: false,
+            json: is_usual,
+            events: is_usual,
         };
-        let values = headers.get_all(ACCEPT).iter();
+        let values = headers.get_all(ACCEPT).iter().skip(usize::from(is_usual));
         for range in values
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::accept::Accepted;
 use super::error::{CallFailure, RpcError};
+use crate::http::respond::json::json;
 
 /// Tells proxies that an event stream must not be buffered.
 static ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -45,8 +46,9 @@ impl Outcome {
 }
 
 fn frame(id: Option<&str>, member: &[u8], value: &[u8]) -> Bytes {
-    let id = id.map_or(String::new(), |id| format!(r#""id":{id},"#));
-    [br#"{"jsonrpc":"2.0","#, id.as_bytes(), member, value, b"}"]
+    let (key, id, comma) = id.map_or(("", "", ""), |id| (r#""id":"#, id, ","));
+    let [key, id, comma] = [key, id, comma].map(str::as_bytes);
+    [br#"{"jsonrpc":"2.0","#, key, id, comma, member, value, b"}"]
         .concat()
         .into()
 }
@@ -54,14 +56,9 @@ fn frame(id: Option<&str>, member: &[u8], value: &[u8]) -> Bytes {
 /// Returns a response with one JSON-RPC message, in a form that the client takes.
 pub(super) fn message_response(accepted: Accepted, status: StatusCode, message: Bytes) -> Response {
     if accepted.json || status != StatusCode::OK {
-        return json_response(status, message);
+        return json(status, message);
     }
     event_stream(Body::from(event(&message)))
-}
-
-pub(super) fn json_response(status: StatusCode, message: Bytes) -> Response {
-    let headers = [(CONTENT_TYPE, "application/json")];
-    (status, headers, message).into_response()
 }
 
 /// Returns an error as a response. An error has the id that it carries, or no id.
@@ -69,7 +66,7 @@ pub(super) fn error_response(error: RpcError, id: Option<&str>) -> Response {
     let error = error.with_id(id);
     let id = error.id.clone();
     let outcome = Outcome::Error(error);
-    json_response(outcome.status(), outcome.message(id.as_deref()))
+    json(outcome.status(), outcome.message(id.as_deref()))
 }
 
 /// Returns an event stream with this body.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::all_servers::prefixed;
 use super::answer::Outcome;
-use super::endpoint::{Endpoint, Exchange};
+use super::endpoint::Exchange;
 use super::envelope::{Meta, Params, is_id};
 use super::error::{RpcError, call_failure};
 use super::headers;
@@ -36,7 +36,7 @@ use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
 use crate::core::model::tool_call::{CallTool, RetryTool};
-use crate::core::names::ToolName;
+use crate::core::names::{BadName, ToolName};
 use crate::http::tools::call::{ToolOutcome, call_limit, detach_slice, execute_call, with_links};
 use crate::ports::interim::{InterimKinds, InterimReceiver, InterimSender, interim_channel_for};
 
@@ -164,32 +164,40 @@ pub(super) struct CalledTool {
     pub tool: ToolName,
 }
 
-/// Finds the tool of a call.
+/// Finds the tool of a call. `server` is the server of the endpoint; without it, the name of the tool names the server.
 ///
 /// # Errors
 /// -32602 if no tool has the name, or if the name is no text.
-pub(super) fn find_tool(exchange: &Exchange, params: &Params<'_>) -> Result<CalledTool, RpcError> {
+pub(super) fn find_tool(
+    exchange: &Exchange,
+    server: Option<Arc<Server>>,
+    params: &Params<'_>,
+) -> Result<CalledTool, RpcError> {
     let name = params
         .name
         .and_then(text_of)
         .ok_or_else(|| RpcError::wrong_params("name must be the name of a tool"))?;
-    let catalog = exchange.state.catalog();
-    let unknown = || RpcError::wrong_params("No tool has this name; tools/list shows all names");
-    let (server, tool) = match &exchange.endpoint {
+    let (server, tool) = match server {
         // The server answers a name that it does not have.
-        Endpoint::Server(server) => (catalog.server(server.as_str()), name.parse()),
-        Endpoint::All => {
-            let directory = exchange.state.mcp().directory.get(&catalog);
-            let found = directory
-                .find(&name, |server| exchange.may_use(&catalog, server))
-                .ok_or_else(unknown)?;
-            (catalog.server_by_id(found.server), found.tool.parse())
-        }
+        Some(server) => (server, name.parse()),
+        None => find_exposed_tool(exchange, &name).ok_or_else(|| {
+            RpcError::wrong_params("No tool has this name; tools/list shows all names")
+        })?,
     };
-    Ok(CalledTool {
-        server: server.cloned().ok_or_else(unknown)?,
-        tool: tool.map_err(|error| RpcError::wrong_params(format!("name {error}")))?,
-    })
+    let tool = tool.map_err(|error| RpcError::wrong_params(format!("name {error}")))?;
+    Ok(CalledTool { server, tool })
+}
+
+/// Finds the server and the tool that a name of the endpoint of all servers means.
+fn find_exposed_tool(
+    exchange: &Exchange,
+    name: &str,
+) -> Option<(Arc<Server>, Result<ToolName, BadName>)> {
+    let catalog = exchange.state.catalog();
+    let directory = exchange.state.mcp().directory.get(&catalog);
+    let found = directory.find(name, |server| exchange.may_use(&catalog, server))?;
+    let server = catalog.server_by_id(found.server)?;
+    Some((server.clone(), found.tool.parse()))
 }
 
 /// Checks the headers that repeat arguments of the tool.

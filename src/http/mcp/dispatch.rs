@@ -36,19 +36,20 @@ pub(super) enum Reply {
     Failed(Failure),
 }
 
-/// Executes one message that stands alone in its body. Returns the reply and its era.
+/// Executes one message of an era that stands alone in its body.
 ///
 /// # Errors
 /// The JSON-RPC error of the message.
 pub(super) fn dispatch(
     exchange: &Arc<Exchange>,
+    era: Era,
     headers: &HeaderMap,
     body: &Bytes,
     message: &Message<'_>,
 ) -> Result<Reply, RpcError> {
     match message {
         Message::Request { id, method, params } => {
-            if is_modern(headers, params) {
+            if era == Era::Modern {
                 return modern::handle(exchange, headers, body, id, method, params);
             }
             if method == "initialize" {
@@ -58,15 +59,15 @@ pub(super) fn dispatch(
             legacy::handle(exchange, session, body, id, method, params)
         }
         Message::Notification { method, params } => {
-            if !is_modern(headers, params) {
+            if era == Era::Legacy {
                 let session = require_session(exchange, headers)?;
                 legacy::notify(exchange, session, method, params);
             }
             Ok(Reply::Accepted)
         }
-        Message::Response { .. } if modern::is_modern(headers, &Meta::default()) => Err(
-            RpcError::invalid_request("A client of 2026-07-28 must not post responses"),
-        ),
+        Message::Response { .. } if era == Era::Modern => Err(RpcError::invalid_request(
+            "A client of 2026-07-28 must not post responses",
+        )),
         Message::Response { id, result, error } => {
             require_session(exchange, headers)?;
             server_request::read_answer(exchange, id, *result, *error)
@@ -101,10 +102,6 @@ pub(super) fn dispatch_in_array(
     }
 }
 
-fn is_modern(headers: &HeaderMap, params: &Params<'_>) -> bool {
-    modern::is_modern(headers, &params.meta)
-}
-
 fn initialize(exchange: &Exchange, params: &Params<'_>) -> Result<Reply, RpcError> {
     Ok(match legacy::initialize(exchange, params)? {
         Ok((outcome, id)) => Reply::Initialized(outcome, id),
@@ -120,11 +117,11 @@ pub(super) fn require_session(
     exchange: &Exchange,
     headers: &HeaderMap,
 ) -> Result<OpenSession, RpcError> {
-    if headers.contains_key(headers::SESSION_ID) {
+    if headers.contains_key(&headers::SESSION_ID) {
         return legacy::find_session(exchange, headers);
     }
     let version = headers
-        .get(headers::PROTOCOL_VERSION)
+        .get(&headers::PROTOCOL_VERSION)
         .and_then(|version| version.to_str().ok())
         .map(str::trim);
     if let Some(version) = version
@@ -138,19 +135,25 @@ pub(super) fn require_session(
     ))
 }
 
-/// Returns the method and the era of a message for the metrics.
-pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static str, Era) {
-    let (method, params) = match message {
-        Message::Request { method, params, .. } | Message::Notification { method, params } => {
-            (known_method(method), Some(params))
+/// Returns the era of a message.
+pub(super) fn era_of(headers: &HeaderMap, message: &Message<'_>) -> Era {
+    let is_modern = match message {
+        Message::Request { params, .. } | Message::Notification { params, .. } => {
+            modern::is_modern(headers, &params.meta)
         }
-        Message::Response { .. } => ("response", None),
+        Message::Response { .. } => modern::is_modern(headers, &Meta::default()),
     };
-    let is_modern = params.map_or_else(
-        || modern::is_modern(headers, &Meta::default()),
-        |params| is_modern(headers, params),
-    );
-    (method, if is_modern { Era::Modern } else { Era::Legacy })
+    if is_modern { Era::Modern } else { Era::Legacy }
+}
+
+/// Returns the method of a message for the metrics.
+pub(super) fn method_label(message: &Message<'_>) -> &'static str {
+    match message {
+        Message::Request { method, .. } | Message::Notification { method, .. } => {
+            known_method(method)
+        }
+        Message::Response { .. } => "response",
+    }
 }
 
 /// Returns a method from a closed list, so that clients cannot fill the metrics with invented names.

@@ -69,7 +69,13 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Returns whether a list of the caller shows a server. A call of the same server then finds it.
     pub(super) fn may_use(&self, catalog: &Catalog, server: ServerId) -> bool {
-        catalog.is_enabled(server) && may(&self.caller, Action::UseTools, Some(server)).is_ok()
+        catalog
+            .server_by_id(server)
+            .is_some_and(|server| self.may_use_server(server))
+    }
+
+    fn may_use_server(&self, server: &Server) -> bool {
+        server.enabled && may(&self.caller, Action::UseTools, Some(server.id)).is_ok()
     }
 
     /// Ends what waits under a key, here or at another facade.
@@ -87,27 +93,27 @@ impl Exchange {
         };
         servers
             .into_iter()
-            .filter(|server| self.may_use(catalog, server.id))
+            .filter(|server| self.may_use_server(server))
             .cloned()
             .collect()
     }
 
-    /// Checks that the server of the endpoint exists, is enabled and may be used by the caller.
+    /// Returns the server of the endpoint, which is enabled and which the caller may use. Returns `None` at the endpoint of
+    /// all servers.
     ///
     /// # Errors
-    /// -32602 with status 404, in one form for all three causes.
-    pub(super) fn check_server(&self) -> Result<(), RpcError> {
+    /// -32602 with status 404, in one form for an unknown, a disabled and a forbidden server.
+    pub(super) fn find_server(&self) -> Result<Option<Arc<Server>>, RpcError> {
         let Endpoint::Server(name) = &self.endpoint else {
-            return Ok(());
+            return Ok(None);
         };
         let catalog = self.state.catalog();
-        let server = catalog.server(name.as_str());
-        if server.is_some_and(|server| self.may_use(&catalog, server.id)) {
-            return Ok(());
+        match catalog.server(name.as_str()) {
+            Some(server) if self.may_use_server(server) => Ok(Some(server.clone())),
+            _ => Err(RpcError::not_found(format!(
+                "Server {name} not found, or it is disabled"
+            ))),
         }
-        Err(RpcError::not_found(format!(
-            "Server {name} not found, or it is disabled"
-        )))
     }
 
     /// Returns the JSON object `serverInfo`: what the server of the endpoint said of itself, or this program.

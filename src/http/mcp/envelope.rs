@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -85,43 +85,82 @@ pub(super) struct Meta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    fn parse(json: &'a str) -> Self {
-        let meta = Members::parse(json).and_then(Self::read);
-        meta.unwrap_or_else(|| Self {
+    fn wrong() -> Self {
+        Self {
             is_wrong: true,
             ..Self::default()
-        })
+        }
     }
 
-    /// Returns `None` if a member stands twice. A member that is `null` counts as absent.
-    fn read(members: Members<'a>) -> Option<Self> {
-        let mut meta = Self::default();
-        for (key, value) in members.0 {
-            let member = match text_of(key).as_deref() {
-                Some("io.modelcontextprotocol/protocolVersion") => &mut meta.protocol_version,
-                Some("io.modelcontextprotocol/clientCapabilities") => &mut meta.client_capabilities,
-                Some("io.modelcontextprotocol/clientInfo") => &mut meta.client_info,
-                Some("io.modelcontextprotocol/logLevel") => &mut meta.log_level,
-                Some("progressToken") => &mut meta.progress_token,
-                Some("traceparent") => &mut meta.traceparent,
-                _ => {
-                    meta.more.0.push((key, value));
-                    continue;
-                }
-            };
-            if value.get() != "null" && member.replace(value).is_some() {
-                return None;
+    /// Adds a member, and returns whether it stands here for the first time. A member that is `null` counts as absent.
+    fn add(&mut self, key: &'a RawValue, value: &'a RawValue) -> bool {
+        let member = match text_of(key).as_deref() {
+            Some("io.modelcontextprotocol/protocolVersion") => &mut self.protocol_version,
+            Some("io.modelcontextprotocol/clientCapabilities") => &mut self.client_capabilities,
+            Some("io.modelcontextprotocol/clientInfo") => &mut self.client_info,
+            Some("io.modelcontextprotocol/logLevel") => &mut self.log_level,
+            Some("progressToken") => &mut self.progress_token,
+            Some("traceparent") => &mut self.traceparent,
+            _ => {
+                self.more.0.push((key, value));
+                return true;
             }
-        }
-        Some(meta)
+        };
+        value.get() == "null" || member.replace(value).is_none()
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Meta<'a> {
     /// A wrong `_meta` is no error here, because each era has its own answer to it.
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let raw = Option::<&RawValue>::deserialize(input)?;
-        Ok(raw.map_or_else(Self::default, |raw| Self::parse(raw.get())))
+        input.deserialize_any(MetaVisitor)
+    }
+}
+
+struct MetaVisitor;
+
+impl<'de> Visitor<'de> for MetaVisitor {
+    type Value = Meta<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut meta = Meta::default();
+        while let Some((key, value)) = map.next_entry()? {
+            meta.is_wrong |= !meta.add(key, value);
+        }
+        Ok(if meta.is_wrong { Meta::wrong() } else { meta })
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Meta::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Meta::wrong())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Meta::wrong())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Meta::wrong())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Meta::wrong())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Meta::wrong())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Meta::wrong())
     }
 }
 
@@ -168,9 +207,11 @@ fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>,
 /// Parses one message.
 ///
 /// # Errors
-/// -32700 if the body is not JSON, -32600 if it is no message, and -32602 if `params` is no object.
+/// -32700 if the body is not JSON in UTF-8, -32600 if it is no message, and -32602 if `params` is no object.
 pub(super) fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
-    let envelope = match serde_json::from_slice::<Object<Envelope<'_>>>(body) {
+    // The parser of a text does not check each string for UTF-8 again.
+    let body = std::str::from_utf8(body).map_err(|_| RpcError::parse_error())?;
+    let envelope = match serde_json::from_str::<Object<Envelope<'_>>>(body) {
         Ok(envelope) => envelope.0,
         Err(error) if error.is_data() => return Err(wrong_member(body)),
         Err(_) => return Err(RpcError::parse_error()),
@@ -201,12 +242,9 @@ pub(super) fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
 }
 
 /// Returns the error for JSON of the wrong form. Only such a body is parsed a second time.
-fn wrong_member(body: &[u8]) -> RpcError {
-    let members = std::str::from_utf8(body).ok().and_then(Members::parse);
-    let Some(members) = members else {
-        return RpcError::invalid_request(
-            "The body must be one JSON-RPC message: an object in UTF-8",
-        );
+fn wrong_member(body: &str) -> RpcError {
+    let Some(members) = Members::parse(body) else {
+        return RpcError::invalid_request("The body must be one JSON-RPC message: an object");
     };
     let is_duplicate = |name: &str| {
         let keys = members.0.iter().filter_map(|(key, _)| text_of(key));
@@ -304,6 +342,13 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_no_utf_8_is_no_json() {
+        let body = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"x\":\"\xff\"}";
+        let error = parse_message(body).err().expect("an error");
+        assert_eq!(error.code, -32700);
+    }
+
+    #[test]
     fn a_fault_of_the_params_keeps_the_id() {
         let body = r#"{"jsonrpc":"2.0","id":"x","method":"m","params":[]}"#;
         let error = parse_message(body.as_bytes()).err().expect("an error");
@@ -318,8 +363,13 @@ mod tests {
             (r#"{"progressToken":1,"other":[]}"#, false),
             (r#"{"a.b/c":1,"a.b/c":2}"#, false),
             (r#"{"progressToken":1,"progress\u0054oken":2}"#, true),
-            ("[1]", true),
+            ("[1,{}]", true),
             ("1", true),
+            ("-1", true),
+            ("1.5", true),
+            ("true", true),
+            (r#""text""#, true),
+            (r#""t\u0065xt""#, true),
         ] {
             let json = format!(r#"{{"_meta":{meta}}}"#);
             let params: Params<'_> = serde_json::from_str(&json).expect("params");

@@ -12,16 +12,13 @@ use super::accept::Accepted;
 use super::answer::error_response;
 use super::endpoint::{Endpoint, Exchange};
 use super::error::RpcError;
-use super::headers;
+use super::headers::{self, USER};
 use crate::core::failure::Failure;
 use crate::core::names::UserName;
 use crate::http::auth::ToolsCaller;
 use crate::http::extract::headers::TraceParent;
 use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
-
-/// Names the user for callers who act for any user.
-const USER: &str = "mcp-api-user";
 
 /// A request to one of the endpoints. The path without a name is the endpoint of all servers.
 pub(crate) struct McpExchange(pub(super) Arc<Exchange>);
@@ -72,8 +69,8 @@ async fn endpoint(parts: &mut Parts) -> Result<Endpoint, Response> {
 
 /// Returns the user that the header names. A name outside of ASCII stands in `=?base64?…?=`.
 fn named_user(headers: &HeaderMap) -> Result<Option<UserName>, Failure> {
-    let name = headers::single(headers, USER)
-        .and_then(|value| value.map(|value| headers::decode(USER, value)).transpose());
+    let name = headers::single(headers, &USER)
+        .and_then(|value| value.map(|value| headers::decode(&USER, value)).transpose());
     let name = name.map_err(|error| Failure::invalid(error.message))?;
     let Some(name) = name else {
         return Ok(None);

@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use super::error::RpcError;
 
-pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-pub(super) const SESSION_ID: &str = "mcp-session-id";
-pub(super) const METHOD: &str = "mcp-method";
-pub(super) const NAME: &str = "mcp-name";
+pub(super) static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(super) static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub(super) static NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// Names the user for callers who act for any user.
+pub(super) static USER: HeaderName = HeaderName::from_static("mcp-api-user");
 /// The prefix of the headers that repeat arguments.
 const PARAM_PREFIX: &str = "mcp-param-";
 /// The member of a property's schema that names its header.
@@ -23,7 +25,10 @@ const MAX_DEPTH: usize = 32;
 ///
 /// # Errors
 /// -32020 if the header stands twice or is not visible ASCII.
-pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, RpcError> {
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, RpcError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -43,7 +48,11 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
 ///
 /// # Errors
 /// -32020 if the header is missing or differs.
-pub(super) fn check_text(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), RpcError> {
+pub(super) fn check_text(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    expected: &str,
+) -> Result<(), RpcError> {
     let value = single(headers, name)?;
     let decoded = value.map(|value| decode(name, value)).transpose()?;
     if decoded.as_deref() == Some(expected) {
@@ -55,7 +64,7 @@ pub(super) fn check_text(headers: &HeaderMap, name: &str, expected: &str) -> Res
 }
 
 /// Decodes `=?base64?…?=` (MCP 2026-07-28, Value Encoding). Any other value is literal.
-pub(super) fn decode<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, RpcError> {
+pub(super) fn decode<'a>(name: &HeaderName, value: &'a str) -> Result<Cow<'a, str>, RpcError> {
     let encoded = value
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="));
@@ -86,12 +95,11 @@ pub(super) fn check_arguments(
 ) -> Result<(), RpcError> {
     let mut marks = Vec::new();
     collect_marks(schema, hidden, &mut Vec::new(), &mut marks);
-    for (path, header) in marks {
+    for (path, name) in marks {
         let argument = path
             .iter()
             .try_fold(arguments, |value, key| value.get(key.as_str()))
             .filter(|value| !value.is_null());
-        let name = format!("{PARAM_PREFIX}{}", header.to_ascii_lowercase());
         let value = single(headers, &name)?;
         let matches = match (argument, value) {
             (None, None) => true,
@@ -113,7 +121,7 @@ fn collect_marks(
     schema: &Value,
     hidden: &[&str],
     path: &mut Vec<String>,
-    marks: &mut Vec<(Vec<String>, String)>,
+    marks: &mut Vec<(Vec<String>, HeaderName)>,
 ) {
     let properties = schema.get("properties").and_then(Value::as_object);
     for (key, property) in properties.into_iter().flatten() {
@@ -123,13 +131,20 @@ fn collect_marks(
         path.push(key.clone());
         if let Some(header) = property.get(HEADER_MARK).and_then(Value::as_str)
             && is_plain(property)
-            && axum::http::HeaderName::from_bytes(header.as_bytes()).is_ok()
+            && let Some(name) = argument_header(header)
         {
-            marks.push((path.clone(), header.to_owned()));
+            marks.push((path.clone(), name));
         }
         collect_marks(property, &[], path, marks);
         path.pop();
     }
+}
+
+fn argument_header(mark: &str) -> Option<HeaderName> {
+    let name = format!("{PARAM_PREFIX}{mark}");
+    HeaderName::from_bytes(name.as_bytes())
+        .ok()
+        .filter(|_| !mark.is_empty())
 }
 
 fn is_plain(property: &Value) -> bool {
@@ -178,13 +193,20 @@ mod tests {
         ] {
             let headers = headers(&[("mcp-name", value)]);
             assert_eq!(
-                check_text(&headers, NAME, expected).is_ok(),
+                check_text(&headers, &NAME, expected).is_ok(),
                 is_right,
                 "{value}"
             );
         }
-        assert!(check_text(&HeaderMap::new(), NAME, "x").is_err());
-        assert!(check_text(&headers(&[("mcp-name", "x"), ("mcp-name", "x")]), NAME, "x").is_err());
+        assert!(check_text(&HeaderMap::new(), &NAME, "x").is_err());
+        assert!(
+            check_text(
+                &headers(&[("mcp-name", "x"), ("mcp-name", "x")]),
+                &NAME,
+                "x"
+            )
+            .is_err()
+        );
     }
 
     fn check(pairs: &[(&'static str, &'static str)], hidden: &[&str], arguments: Value) -> bool {
@@ -196,6 +218,7 @@ mod tests {
             }},
             "list": { "type": "array", "x-mcp-header": "List" },
             "odd": { "type": "string", "x-mcp-header": "no header" },
+            "empty": { "type": "string", "x-mcp-header": "" },
         }});
         check_arguments(&headers(pairs), &schema, hidden, &arguments).is_ok()
     }
@@ -210,7 +233,7 @@ mod tests {
         assert!(check(
             &[],
             &[],
-            json!({ "region": null, "list": [1], "odd": "x" })
+            json!({ "region": null, "list": [1], "odd": "x", "empty": "x" })
         ));
         assert!(check(
             &[("mcp-param-count", "7")],

@@ -51,7 +51,7 @@ pub(super) fn find_session(
         RpcError::not_found("The session is unknown or has ended; begin a new one with initialize")
     };
     let id = headers
-        .get(headers::SESSION_ID)
+        .get(&headers::SESSION_ID)
         .and_then(|id| id.to_str().ok())
         .ok_or_else(ended)?;
     let route = exchange.endpoint.route();
@@ -81,7 +81,7 @@ pub(super) fn find_session(
 /// # Errors
 /// -32022 with status 400.
 fn check_version(headers: &HeaderMap) -> Result<(), RpcError> {
-    let Some(version) = headers.get(headers::PROTOCOL_VERSION) else {
+    let Some(version) = headers.get(&headers::PROTOCOL_VERSION) else {
         return Ok(());
     };
     let version = version.to_str().unwrap_or_default().trim();
@@ -99,7 +99,7 @@ pub(super) fn initialize(
     exchange: &Exchange,
     params: &Params<'_>,
 ) -> Result<Result<(Outcome, String), Failure>, RpcError> {
-    exchange.check_server()?;
+    exchange.find_server()?;
     let requested = params
         .protocol_version
         .and_then(text_of)
@@ -162,7 +162,7 @@ pub(super) fn handle(
     method: &str,
     params: &Params<'_>,
 ) -> Result<Reply, RpcError> {
-    exchange.check_server()?;
+    let server = exchange.find_server()?;
     let client = CallingClient {
         era: Era::Legacy,
         capabilities: session.capabilities,
@@ -173,7 +173,7 @@ pub(super) fn handle(
         "tools/list" => tools_list(exchange, Era::Legacy, params.cursor)
             .map(|list| Reply::Done(Outcome::Result(list))),
         "tools/call" => {
-            let called = find_tool(exchange, params)?;
+            let called = find_tool(exchange, server, params)?;
             let call = begin_call(exchange, client, body, params, called)?;
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }

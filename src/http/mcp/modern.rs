@@ -17,6 +17,7 @@ use super::headers;
 use super::list::tools_list;
 use super::request::{begin_request, check_name_header, find_method};
 use super::subscribe::subscribe;
+use crate::core::catalog::server::Server;
 use crate::core::json_object::{ObjectWriter, text_of};
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::log_level::{LogLevel, WantedLog};
@@ -29,11 +30,11 @@ const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
 /// Returns whether a request belongs to this era: its version header or its `_meta` says so.
 pub(super) fn is_modern(headers: &HeaderMap, meta: &Meta<'_>) -> bool {
     let modern = ProtocolVersion::V2026_07_28.as_str();
-    headers
-        .get_all(headers::PROTOCOL_VERSION)
-        .iter()
-        .any(|value| value.as_bytes().trim_ascii() == modern.as_bytes())
-        || meta.protocol_version.is_some()
+    meta.protocol_version.is_some()
+        || headers
+            .get_all(&headers::PROTOCOL_VERSION)
+            .iter()
+            .any(|value| value.as_bytes().trim_ascii() == modern.as_bytes())
 }
 
 /// Executes a request.
@@ -49,13 +50,13 @@ pub(super) fn handle(
     params: &Params<'_>,
 ) -> Result<Reply, RpcError> {
     check_request(headers, method, params)?;
-    exchange.check_server()?;
+    let server = exchange.find_server()?;
     match method {
         "server/discover" => Ok(Reply::Done(Outcome::Result(discover(exchange)))),
         "tools/list" => tools_list(exchange, Era::Modern, params.cursor)
             .map(|list| Reply::Done(Outcome::Result(list))),
         "tools/call" => {
-            let called = find_named_tool(exchange, headers, params)?;
+            let called = find_named_tool(exchange, server, headers, params)?;
             check_argument_headers(exchange, headers, &called, params.arguments)?;
             begin_call(exchange, calling_client(params)?, body, params, called).map(Reply::Call)
         }
@@ -82,11 +83,11 @@ fn calling_client(params: &Params<'_>) -> Result<CallingClient, RpcError> {
 
 fn check_request(headers: &HeaderMap, method: &str, params: &Params<'_>) -> Result<(), RpcError> {
     let version = check_meta(&params.meta)?;
-    headers::check_text(headers, headers::PROTOCOL_VERSION, &version)?;
+    headers::check_text(headers, &headers::PROTOCOL_VERSION, &version)?;
     if version != ProtocolVersion::V2026_07_28.as_str() {
         return Err(RpcError::unsupported_version(&version));
     }
-    headers::check_text(headers, headers::METHOD, method)
+    headers::check_text(headers, &headers::METHOD, method)
 }
 
 /// Checks the required members of `_meta`, and returns the version.
@@ -133,12 +134,13 @@ fn log_level(meta: &Meta<'_>) -> Result<Option<LogLevel>, RpcError> {
 
 fn find_named_tool(
     exchange: &Exchange,
+    server: Option<Arc<Server>>,
     headers: &HeaderMap,
     params: &Params<'_>,
 ) -> Result<super::call::CalledTool, RpcError> {
     let name = params.name.and_then(text_of).unwrap_or_default();
-    headers::check_text(headers, headers::NAME, &name)?;
-    find_tool(exchange, params)
+    headers::check_text(headers, &headers::NAME, &name)?;
+    find_tool(exchange, server, params)
 }
 
 /// Returns the result of `server/discover`.

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::value::RawValue;
 
-use super::answer::{error_response, json_response, message_response};
-use super::dispatch::{Reply, dispatch, dispatch_in_array, id_of, labels, require_session};
+use super::answer::{error_response, message_response};
+use super::dispatch::{
+    Reply, dispatch, dispatch_in_array, era_of, id_of, method_label, require_session,
+};
 use super::endpoint::Exchange;
 use super::envelope::{Message, Meta, parse_message};
 use super::error::RpcError;
@@ -24,7 +26,7 @@ use crate::core::failure::Failure;
 use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::ProtocolVersion;
 use crate::http::extract::json::read_json;
-use crate::http::respond::json::ApiError;
+use crate::http::respond::json::{ApiError, json};
 
 /// The most messages of an array.
 const MAX_MESSAGES: usize = 16;
@@ -67,8 +69,9 @@ fn dispatch_counted(
     body: &Bytes,
     message: &Message<'_>,
 ) -> Result<Reply, RpcError> {
-    let (method, era) = labels(headers, message);
-    let reply = dispatch(exchange, headers, body, message);
+    let era = era_of(headers, message);
+    let method = method_label(message);
+    let reply = dispatch(exchange, era, headers, body, message);
     let outcome = match &reply {
         Ok(Reply::NotAcceptable | Reply::Failed(_)) | Err(_) => "error",
         Ok(_) => "ok",
@@ -95,7 +98,7 @@ async fn respond(exchange: &Arc<Exchange>, reply: Reply, id: &str) -> Response {
             let message = outcome.message(Some(id));
             let mut response = message_response(exchange.accepted, StatusCode::OK, message);
             if let Ok(session) = HeaderValue::try_from(session) {
-                response.headers_mut().insert(headers::SESSION_ID, session);
+                response.headers_mut().insert(&headers::SESSION_ID, session);
             }
             response
         }
@@ -202,12 +205,12 @@ pub(super) fn end(exchange: &Exchange, headers: &HeaderMap) -> Response {
 /// The response to a request without a session, or with a wrong one.
 fn session_of(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSession, Box<Response>> {
     let is_modern = super::modern::is_modern(headers, &Meta::default());
-    if is_modern || !headers.contains_key(headers::SESSION_ID) {
+    if is_modern || !headers.contains_key(&headers::SESSION_ID) {
         return Err(Box::new(no_session()));
     }
     let session = exchange
-        .check_server()
-        .and_then(|()| legacy::find_session(exchange, headers));
+        .find_server()
+        .and_then(|_| legacy::find_session(exchange, headers));
     session.map_err(|error| Box::new(error_response(error, None)))
 }
 
@@ -223,7 +226,7 @@ fn not_acceptable() -> Response {
 /// Returns the answer to a GET or a DELETE without a session.
 fn no_session() -> Response {
     let error = RpcError::invalid_request("Without Mcp-Session-Id, this endpoint takes POST only");
-    let mut response = json_response(
+    let mut response = json(
         StatusCode::METHOD_NOT_ALLOWED,
         super::answer::Outcome::Error(error).message(None),
     );

@@ -77,7 +77,7 @@ pub(super) fn check_name_header(
         None => return Ok(()),
     };
     let name = named.and_then(text_of).unwrap_or_default();
-    headers::check_text(headers, headers::NAME, &name)
+    headers::check_text(headers, &headers::NAME, &name)
 }
 
 /// Begins a request. It has not started before the future is polled.
