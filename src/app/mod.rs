@@ -30,6 +30,7 @@ use crate::http::ApiState;
 use crate::http::listener::{ConnectionLimits, serve_connections};
 use crate::time::clock;
 use crate::workers::Workers;
+use crate::workers::guard::claim_groups;
 
 /// Open connections may take this long to end after the last request. A client that does not read
 /// its answer is disconnected.
@@ -55,7 +56,8 @@ pub async fn serve_until(
     mut config: Config,
     on_listening: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    let _lock = lock_embedded_store(&config)?;
+    let lock = lock_embedded_store(&config)?;
+    lock.as_ref().inspect(|lock| claim_groups(lock));
     process::forbid_inspection();
     let file_limit = process::raise_file_limit();
     let listener = bind_listener(&config).await?;

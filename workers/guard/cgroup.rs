@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,6 +32,33 @@ const MAX_DEPTH: usize = 16;
 /// The part of the names of groups that belongs to one worker, because another program may have guards with the same ids:
 /// in another container, or later.
 static TOKEN: OnceLock<String> = OnceLock::new();
+
+/// Names the groups of this process after the lock of its data folder, so that the next process of the folder finds them.
+/// Kills what an earlier process of the folder has left, if the guard of it was killed too.
+pub fn claim_groups(lock: &File) {
+    let Ok(lock) = lock.metadata() else {
+        return;
+    };
+    // Under one kernel, no two files have both numbers in common, whatever containers they are in.
+    let token = format!("{:x}-{:x}", lock.dev(), lock.ino());
+    if TOKEN.set(token).is_err() {
+        return;
+    }
+    let beginning = format!("{PREFIX}{}-", worker_token());
+    for group in sibling_groups(&beginning) {
+        let name = group.file_name().unwrap_or_default().to_string_lossy();
+        if !is_guard(name.trim_start_matches(&beginning)) {
+            kill_group(&group);
+            remove_group(&group, MAX_DEPTH);
+        }
+    }
+}
+
+/// Returns whether a process is a guard of this data folder. Such a guard ends its child itself.
+fn is_guard(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split('\0').any(|word| word == worker_token()))
+}
 
 /// Returns the token of this worker, which its starter gets as an argument.
 pub(super) fn worker_token() -> &'static str {
@@ -115,17 +143,26 @@ pub(super) fn kill_left_group(guard: Pid) {
 
 /// Removes the groups of guards that were killed together with their workers.
 pub fn remove_abandoned_groups() {
-    let folder = folder_of(getpid());
-    let entries = folder.as_deref().and_then(Path::parent).map(fs::read_dir);
-    for entry in entries.into_iter().flatten().flatten().flatten() {
-        let is_group = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        let age = entry.metadata().and_then(|metadata| metadata.modified());
-        let age = age.ok().and_then(|modified| modified.elapsed().ok());
+    for group in sibling_groups(PREFIX) {
+        let modified = fs::metadata(&group).and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
         let is_old = age.is_some_and(|age| age >= ABANDONED);
-        if is_group && is_old && !has_processes(&entry.path()) {
-            remove_group(&entry.path(), MAX_DEPTH);
+        if is_old && !has_processes(&group) {
+            remove_group(&group, MAX_DEPTH);
         }
     }
+}
+
+/// Returns the groups beside those of this worker whose names begin so.
+fn sibling_groups(beginning: &str) -> Vec<PathBuf> {
+    let folder = folder_of(getpid());
+    let parent = folder.as_deref().and_then(Path::parent);
+    let mut groups: Vec<_> = parent.into_iter().flat_map(groups_in).collect();
+    groups.retain(|group| {
+        let name = group.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(beginning)
+    });
+    groups
 }
 
 /// Kills all processes of a group. A child that runs as root may have moved other processes into it; with the guard or the

@@ -28,7 +28,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::unix::pipe;
 
-pub use self::cgroup::remove_abandoned_groups;
+pub use self::cgroup::{claim_groups, remove_abandoned_groups};
 pub use self::orphans::{become_subreaper, processes_left};
 use self::request::GuardDescriptors;
 use self::running::RunningGuard;

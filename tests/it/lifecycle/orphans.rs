@@ -191,6 +191,33 @@ async fn groups_that_a_child_creates_in_its_group_end_with_its_server() {
     .await;
 }
 
+#[tokio::test]
+async fn processes_of_a_program_that_was_killed_with_its_guards_end_at_the_next_start() {
+    if !can_kill_groups() {
+        return;
+    }
+    let mut app = App::embedded();
+    app.register_fixture("fixture").await.ok();
+    let grandchild = app.text("fixture", "fork", json!({})).await;
+    let grandchild: u32 = grandchild.parse().expect("a pid");
+    let server = app.pid_of("fixture").await;
+    let guard = parent_of(server);
+    let killed = [app.pid(), parent_of(guard), guard];
+    // A stopped process notices the end of no other.
+    for name in ["STOP", "KILL"] {
+        for pid in killed {
+            signal(pid, name);
+        }
+    }
+    wait_until("the server ended with its guard", async || {
+        !is_alive(server)
+    })
+    .await;
+    assert!(is_alive(grandchild), "nobody is left to end it");
+    app.restart();
+    wait_until("the grandchild ended", async || !is_alive(grandchild)).await;
+}
+
 /// Makes a child run a script in a session of its own.
 async fn run_detached(app: &App, file: &Path, script: &str) {
     fs::write(file, script).expect("a script");
