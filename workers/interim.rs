@@ -92,12 +92,14 @@ impl LogListener for LogRelay {
         if !self.takes(params) {
             return;
         }
-        let masked = self.redactor.mask_json(params.get());
+        // The size comes first, because masking a large text takes long.
+        let masked =
+            (params.get().len() <= MAX_MESSAGE).then(|| self.redactor.mask_json(params.get()));
         // Masking can break a number outside the range of JSON parsers, as in progress.
-        if params.get().len() > MAX_MESSAGE || serde_json::from_str::<&RawValue>(&masked).is_err() {
-            return self.interim.count_dropped(InterimKind::Log);
+        match masked.filter(|masked| serde_json::from_str::<&RawValue>(masked).is_ok()) {
+            Some(masked) => self.interim.send(Interim::Log(Bytes::from(masked))),
+            None => self.interim.count_dropped(InterimKind::Log),
         }
-        self.interim.send(Interim::Log(Bytes::from(masked)));
     }
 }
 

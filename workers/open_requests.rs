@@ -23,6 +23,7 @@ use crate::core::model::server_request::{
 };
 use crate::core::names::UserName;
 use crate::ports::bus::InterimSender;
+use crate::ports::interim::MAX_MESSAGE;
 use crate::telemetry::metrics::Metrics;
 
 /// The most requests that wait for the client of one call.
@@ -164,8 +165,12 @@ impl CallClient {
         answered
     }
 
-    /// Returns a message of the server to the client, with masked parameters.
+    /// Returns a message of the server to the client, with masked parameters, or `None` if they are too large to be sent.
     fn message(&self, number: u32, method: &str, params: Option<&RawValue>) -> Option<Bytes> {
+        // The size comes first, because masking a large text takes long.
+        if params.is_some_and(|params| params.get().len() > MAX_MESSAGE) {
+            return None;
+        }
         let message = ServerRequest {
             address: RequestAddress {
                 worker: self.worker,

@@ -57,7 +57,9 @@ pub async fn serve_until(
     on_listening: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let lock = lock_embedded_store(&config)?;
-    lock.as_ref().inspect(|lock| claim_groups(lock));
+    if let Some(lock) = &lock {
+        claim_groups(lock);
+    }
     process::forbid_inspection();
     let file_limit = process::raise_file_limit();
     let listener = bind_listener(&config).await?;

@@ -29,12 +29,12 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// Groups inside each other that are removed with a group. A child may have created them.
 const MAX_DEPTH: usize = 16;
 
-/// The part of the names of groups that belongs to one worker, because another program may have guards with the same ids:
-/// in another container, or later.
+/// The part of the names of groups that belongs to one program, because another one may have guards with the same ids: in
+/// another container, or later.
 static TOKEN: OnceLock<String> = OnceLock::new();
 
-/// Names the groups of this process after the lock of its data folder, so that the next process of the folder finds them.
-/// Kills what an earlier process of the folder has left, if the guard of it was killed too.
+/// Names the groups of this process after the lock of its data folder, so that the next process of the folder finds them if it
+/// starts in the same control group. Kills what an earlier process of the folder has left, if its guards were killed too.
 pub fn claim_groups(lock: &File) {
     let Ok(lock) = lock.metadata() else {
         return;
@@ -45,12 +45,20 @@ pub fn claim_groups(lock: &File) {
         return;
     }
     let beginning = format!("{PREFIX}{}-", worker_token());
-    for group in sibling_groups(&beginning) {
+    let mut left = sibling_groups(&beginning);
+    left.retain(|group| {
         let name = group.file_name().unwrap_or_default().to_string_lossy();
-        if !is_guard(name.trim_start_matches(&beginning)) {
-            kill_group(&group);
-            remove_group(&group, MAX_DEPTH);
-        }
+        !is_guard(name.trim_start_matches(&beginning))
+    });
+    if left.iter().any(|group| has_processes(group)) {
+        tracing::warn!(
+            "killing the processes that an earlier program of this data folder has left"
+        );
+    }
+    left.retain(|group| begin_to_kill(group));
+    wait_for_deaths(&left);
+    for group in left {
+        remove_group(&group, MAX_DEPTH);
     }
 }
 
@@ -82,7 +90,7 @@ impl ChildGroup {
         let folder = folder_of(getpid())?;
         match fs::create_dir(&folder) {
             Ok(()) => {}
-            // An earlier guard of this worker had the same id, so it has ended.
+            // An earlier guard of this data folder had the same id, so it has ended.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 kill_group(&folder);
                 remove_group(&folder, MAX_DEPTH);
@@ -165,18 +173,27 @@ fn sibling_groups(beginning: &str) -> Vec<PathBuf> {
     groups
 }
 
-/// Kills all processes of a group. A child that runs as root may have moved other processes into it; with the guard or the
-/// worker among them, the processes are killed one by one instead.
+/// Kills all processes of a group.
 fn kill_group(folder: &Path) {
+    if begin_to_kill(folder) {
+        wait_for_deaths(&[folder.to_owned()]);
+    }
+}
+
+/// Makes the kernel kill all processes of a group. A child that runs as root may have moved other processes into it; with the
+/// guard or the worker among them, the processes are killed one by one instead. Returns whether the kernel does it.
+fn begin_to_kill(folder: &Path) -> bool {
     if holds_program(folder, MAX_DEPTH) {
-        return;
+        return false;
     }
     let kill = File::options().write(true).open(folder.join("cgroup.kill"));
-    if kill.and_then(|mut kill| kill.write_all(b"1")).is_err() {
-        return;
-    }
+    kill.and_then(|mut kill| kill.write_all(b"1")).is_ok()
+}
+
+/// Waits until groups have no processes. One limit holds for all groups.
+fn wait_for_deaths(folders: &[PathBuf]) {
     let give_up = monotonic() + KILL_TIME;
-    while has_processes(folder) && monotonic() < give_up {
+    while folders.iter().any(|folder| has_processes(folder)) && monotonic() < give_up {
         std::thread::sleep(KILL_POLL);
     }
 }

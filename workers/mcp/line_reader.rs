@@ -176,8 +176,8 @@ impl LineReader {
         }
     }
 
-    /// A server that cannot read a request replies without its id. If only one request waits, the error concerns it. The
-    /// error may also concern an earlier request that has no answer yet, of another user. Then its text stays in the log.
+    /// A server that cannot read a request replies without its id. If only one request waits, the error ends it. The
+    /// error may concern a request whose caller has left, perhaps another user. Then its text stays in the log.
     fn on_error_without_id(&self, error: &RawValue, bytes: &Bytes) {
         let Some(id) = self.mux.only_waiting() else {
             if !self.rmcp.fail_waiting_request(error) {
@@ -185,7 +185,7 @@ impl LineReader {
             }
             return;
         };
-        let error = if self.mux.owes_answers_since().is_none() {
+        let error = if !self.mux.was_left_lately() {
             subslice(bytes, error)
         } else {
             self.note("sent an error that names no request", bytes);

@@ -337,6 +337,11 @@ impl Mux {
         first.filter(|_| waiting.next().is_none())
     }
 
+    /// Whether an error without an id may concern a request whose caller has left.
+    pub fn was_left_lately(&self) -> bool {
+        self.state.lock().owed.was_left_lately()
+    }
+
     /// Whether half of the queue is free. The other half is reserved for calls.
     pub fn has_space(&self) -> bool {
         self.space.available_permits() > QUEUE_LIMIT / PERMIT_BYTES / 2
@@ -426,7 +431,7 @@ impl Mux {
         let call = state.remove(id);
         let is_written = call.is_some_and(|call| call.written);
         if is_written {
-            state.owed.add(id);
+            state.owed.add_left(id);
         }
         if state.queue.len() > state.calls.len() + ENDED_ENTRIES {
             let State { calls, queue, .. } = &mut *state;

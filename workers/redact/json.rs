@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::Redactor;
-use super::turns::in_turn;
+use super::off_runtime::off_runtime;
 use crate::core::json_object::{Members, append_member, text_of};
 
 impl Redactor {
@@ -14,7 +14,7 @@ impl Redactor {
         if self.index.load().is_empty() {
             return json.to_owned();
         }
-        in_turn(json.len(), || self.mask_values(json))
+        off_runtime(json.len(), || self.mask_values(json))
     }
 
     fn mask_values(&self, json: &str) -> String {

@@ -6,7 +6,7 @@
 mod escapes;
 mod fingerprints;
 mod json;
-mod turns;
+mod off_runtime;
 mod views;
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
-use self::turns::in_turn;
+use self::off_runtime::off_runtime;
 use self::views::visit_views;
 use crate::core::ids::ValueId;
 use crate::time::clock::monotonic;
@@ -174,7 +174,7 @@ impl Redactor {
         if self.index.load().is_empty() {
             return text.to_owned();
         }
-        in_turn(text.len(), || self.mask_whole(text))
+        off_runtime(text.len(), || self.mask_whole(text))
     }
 
     fn mask_whole(&self, text: &str) -> String {
@@ -193,7 +193,7 @@ impl Redactor {
         if self.index.load().is_empty() {
             return text.into_owned();
         }
-        in_turn(text.len(), || self.mask_text(&text, true))
+        off_runtime(text.len(), || self.mask_text(&text, true))
     }
 
     fn mask_text(&self, text: &str, is_cut: bool) -> String {

@@ -187,7 +187,9 @@ impl View {
                     continue;
                 }
                 let rest = run.last().map_or(piece.start, |last| last + 1)..piece.end;
-                let reaches_end = self.bytes[rest].trim_ascii().is_empty();
+                let reaches_end = self.bytes[rest]
+                    .iter()
+                    .all(|byte| matches!(byte, b'\0' | b' ' | b'\t'..=b'\r'));
                 for offset in 0..4 {
                     let start = builder.bytes.len();
                     builder.base64_run(&run[offset..]);

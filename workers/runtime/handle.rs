@@ -83,6 +83,8 @@ pub(super) enum RunState {
     OwnedElsewhere,
     /// The server is disabled.
     Stopped,
+    /// The server is deleted, or the worker stops. No other state follows.
+    Ended(Box<Failure>),
 }
 
 /// A request to the supervisor to compare its server with the catalog.
@@ -156,7 +158,7 @@ impl ServerHandle {
                 }
                 // The supervisor notices the end of the connection too, and sets another state.
                 RunState::Running(_) | RunState::Starting => {}
-                RunState::Failed(failure) => return Err(*failure),
+                RunState::Failed(failure) | RunState::Ended(failure) => return Err(*failure),
                 RunState::ForUsers if has_asked => return Err(being_changed()),
                 RunState::OwnedElsewhere if has_asked => {
                     return Err(Failure::elsewhere(&self.name));
@@ -187,6 +189,8 @@ impl ServerHandle {
             let state = states.borrow_and_update().clone();
             match state {
                 RunState::Stopped => return Err(server_disabled(&self.name)),
+                // The lease may be held until the supervisor has stopped all processes.
+                RunState::Ended(failure) => return Err(*failure),
                 RunState::OwnedElsewhere if asked_supervisor => {
                     return Err(Failure::elsewhere(&self.name));
                 }

@@ -198,15 +198,29 @@ pub struct HoldGuard<'a> {
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         let mut lines = self.log_buffer.0.lock();
+        if lines.holds == 1 {
+            // Masking takes long, so most lines are masked without the lock.
+            let held = std::mem::take(&mut lines.held);
+            drop(lines);
+            let masked: Vec<_> = held.into_iter().map(|line| self.masked(line)).collect();
+            lines = self.log_buffer.0.lock();
+            masked.into_iter().for_each(|line| lines.show(line));
+        }
         lines.holds -= 1;
         if lines.holds > 0 {
             return;
         }
-        for mut line in std::mem::take(&mut lines.held) {
-            let masked = self.redactor.mask_json(&line.text);
-            std::mem::replace(&mut line.text, masked).zeroize();
-            lines.show(line);
+        for line in std::mem::take(&mut lines.held) {
+            lines.show(self.masked(line));
         }
+    }
+}
+
+impl HoldGuard<'_> {
+    fn masked(&self, mut line: LogLine) -> LogLine {
+        let masked = self.redactor.mask_json(&line.text);
+        std::mem::replace(&mut line.text, masked).zeroize();
+        line
     }
 }
 

@@ -121,7 +121,7 @@ impl Supervisor {
             None => Failure::server_not_found(name),
         };
         let status = ServerStatus::without_error(ConnectionStatus::Disconnected);
-        self.settle(RunState::Failed(Box::new(failure)), status);
+        self.settle(RunState::Ended(Box::new(failure)), status);
         self.release_ownership().await;
         self.manager.remove_handle(&self.handle);
     }

@@ -2,8 +2,8 @@
 //!
 //! A listener replays the log up to its end and then receives the batches of the broadcaster. The
 //! broadcaster does not wait for a listener. A listener that missed batches replays them from the
-//! log. The kernel disconnects a client that reads nothing for too long; it connects again with its
-//! `Last-Event-ID`.
+//! log. The kernel disconnects a client that reads nothing for too long; the client connects again
+//! with its `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ fn starters_of(program: u32) -> Vec<u32> {
 }
 
 /// Returns the guard starter of a program that has started a server.
-fn starter_of(program: u32) -> u32 {
+pub(super) fn starter_of(program: u32) -> u32 {
     match starters_of(program)[..] {
         [starter] => starter,
         ref starters => panic!("a program has one guard starter, not {starters:?}"),

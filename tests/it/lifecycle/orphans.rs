@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::guards::starter_of;
 use crate::harness::{App, python};
 use crate::processes::{assert_no_process_left, is_alive, parent_of, signal, zombies_of};
 use crate::wait::wait_until;
@@ -202,8 +203,8 @@ async fn processes_of_a_program_that_was_killed_with_its_guards_end_at_the_next_
     let grandchild: u32 = grandchild.parse().expect("a pid");
     let server = app.pid_of("fixture").await;
     let guard = parent_of(server);
-    let killed = [app.pid(), parent_of(guard), guard];
-    // A stopped process notices the end of no other.
+    let killed = [app.pid(), starter_of(app.pid()), guard];
+    // All are stopped first, so that none of them acts on the end of another.
     for name in ["STOP", "KILL"] {
         for pid in killed {
             signal(pid, name);

@@ -1,5 +1,7 @@
 //! Tests of the reader without a server.
 
+use std::time::Duration;
+
 use super::*;
 use crate::workers::mcp::call::ProgressEffects;
 use crate::workers::mcp::frame::request;
@@ -143,37 +145,26 @@ async fn an_error_without_an_id_fails_none_of_several_requests() {
     assert!(peer.sink.lines()[0].contains("not parsed"));
 }
 
-#[tokio::test]
-async fn the_text_of_an_error_without_an_id_reaches_no_request_if_it_may_concern_an_earlier_one() {
-    for leaves in [true, false] {
-        let peer = peer();
-        let first = peer.send().await;
-        let error = |text: &str| {
-            peer.print(format!(
-                r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32700,"message":"{text}"}}}}"#
-            ));
-        };
-        if leaves {
-            drop(first);
-        } else {
-            error("of the first");
-        }
-        let mut second = peer.send().await;
-        error("also of the first");
-        let reply = result(&mut second).await;
-        assert!(reply.contains("names no request"), "{reply}");
-        assert!(peer.sink.lines()[0].contains("also of the first"));
-    }
-}
-
-#[tokio::test]
-async fn an_answer_to_a_left_request_makes_the_next_error_without_an_id_certain() {
+#[tokio::test(start_paused = true)]
+async fn the_text_of_an_error_without_an_id_stays_in_the_log_soon_after_a_caller_has_left() {
     let peer = peer();
-    let left = peer.send().await.id;
-    peer.print(format!(r#"{{"jsonrpc":"2.0","id":{left},"result":{{}}}}"#));
-    let mut next = peer.send().await;
-    peer.print(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not parsed"}}"#);
-    assert!(result(&mut next).await.contains("not parsed"));
+    let error = |text: &str| {
+        peer.print(format!(
+            r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32700,"message":"{text}"}}}}"#
+        ));
+    };
+    drop(peer.send().await);
+    let mut of_another = peer.send().await;
+    error("of the first");
+    let reply = result(&mut of_another).await;
+    assert!(reply.contains("names no request"), "{reply}");
+    assert!(peer.sink.lines()[0].contains("of the first"));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    for _ in 0..2 {
+        let mut pending = peer.send().await;
+        error("of this one");
+        assert!(result(&mut pending).await.contains("of this one"));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The requests that ended before the server answered them, for example because their callers left.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -8,12 +9,16 @@ use crate::time::clock::monotonic;
 
 /// Requests without an answer that are counted.
 const OWED_ANSWERS: usize = 1024;
+/// How long after its caller has left a server may send the error of a request.
+const LATE_ERROR: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct OwedAnswers {
     ids: HashSet<u64>,
     /// The end of the first of them. `None`: the server owes no answer.
     since: Option<Instant>,
+    /// The last time at which a caller left a request.
+    left: Option<Instant>,
 }
 
 impl OwedAnswers {
@@ -23,6 +28,17 @@ impl OwedAnswers {
         if self.ids.len() <= OWED_ANSWERS {
             self.ids.insert(id);
         }
+    }
+
+    /// Adds a request whose caller has left.
+    pub(super) fn add_left(&mut self, id: u64) {
+        self.left = Some(monotonic());
+        self.add(id);
+    }
+
+    /// Whether the server may still send the error of a request whose caller has left.
+    pub(super) fn was_left_lately(&self) -> bool {
+        self.left.is_some_and(|left| left.elapsed() < LATE_ERROR)
     }
 
     pub(super) fn remove(&mut self, id: u64) {
