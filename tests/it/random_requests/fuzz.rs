@@ -198,7 +198,11 @@ fn token(random: &mut Random, world: &World) -> (Option<HeaderValue>, bool) {
             token[at] = if token[at] == b'x' { b'y' } else { b'x' };
             token
         }
-        17 => format!("{}{}", admin(random), random.choose(&["x", " ", "\t", ","])).into_bytes(),
+        17 => {
+            // A blank behind the token does not make it another one.
+            is_admin = true;
+            format!("{}{}", admin(random), random.choose(&["x", " ", "\t", ","])).into_bytes()
+        }
         18 => format!("mcpu_{}", random.choose(&["", "_", "__", "zz_zz", "0_0"])).into_bytes(),
         19 | 20 => jwt(random).into_bytes(),
         21 => {
