@@ -429,8 +429,9 @@ impl Mux {
     fn abandon(&self, id: u64) {
         let mut state = self.state.lock();
         let call = state.remove(id);
-        let is_written = call.is_some_and(|call| call.written);
-        if is_written {
+        let is_written = call.as_ref().is_some_and(|call| call.written);
+        // A stream has no answer that another request could get.
+        if is_written && call.is_some_and(|call| !call.is_stream) {
             state.owed.add_left(id);
         }
         if state.queue.len() > state.calls.len() + ENDED_ENTRIES {

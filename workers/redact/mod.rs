@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
-use self::off_runtime::off_runtime;
+pub use self::off_runtime::off_runtime;
+use self::off_runtime::turn;
 use self::views::visit_views;
 use crate::core::ids::ValueId;
 use crate::time::clock::monotonic;
@@ -197,6 +198,7 @@ impl Redactor {
     }
 
     fn mask_text(&self, text: &str, is_cut: bool) -> String {
+        let _turn = turn(text.len());
         let index = self.index.load();
         let mut ranges = Vec::new();
         visit_views(text.as_bytes(), is_cut, |view| {

@@ -1,5 +1,6 @@
 //! Masking a large text takes long and needs many times its memory.
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
@@ -7,12 +8,14 @@ use tokio::task::block_in_place;
 /// The largest text in bytes that always runs on a thread of the runtime.
 const SMALL: usize = 16 * 1024;
 
-/// The threads that mask large texts. Further large texts are masked on the threads of the runtime, so no text waits, and the
-/// memory for them is limited.
-static THREADS: Semaphore = Semaphore::const_new(8);
+/// The threads that mask large texts, or wait for their turn. Guards and the store need other threads of the pool.
+static THREADS: Semaphore = Semaphore::const_new(128);
 
-/// Runs `mask` for a text of so many bytes. While it masks a large text, another thread runs the other tasks of this thread.
-pub(super) fn off_runtime<T>(bytes: usize, mask: impl FnOnce() -> T) -> T {
+/// The views of a large text need much memory, so one large text is masked at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs `mask` for texts of so many bytes. While it masks large texts, another thread runs the other tasks of this thread.
+pub fn off_runtime<T>(bytes: usize, mask: impl FnOnce() -> T) -> T {
     if bytes <= SMALL || !can_leave_thread() {
         return mask();
     }
@@ -20,6 +23,11 @@ pub(super) fn off_runtime<T>(bytes: usize, mask: impl FnOnce() -> T) -> T {
         Ok(_thread) => block_in_place(mask),
         Err(_) => mask(),
     }
+}
+
+/// Waits until no other large text is masked. A small text needs no turn.
+pub(super) fn turn(bytes: usize) -> Option<MutexGuard<'static, ()>> {
+    (bytes > SMALL).then(|| TURN.lock())
 }
 
 /// Whether this thread belongs to a runtime that can replace it.

@@ -7,10 +7,12 @@ use zeroize::Zeroize;
 
 use crate::core::model::server::LogLine;
 use crate::time::clock::now_ms;
-use crate::workers::redact::Redactor;
+use crate::workers::redact::{Redactor, off_runtime};
 
 /// Lines kept.
 const LINES: usize = 200;
+/// How often held lines are masked without the lock before the last ones are masked with it.
+const UNLOCKED_ROUNDS: usize = 3;
 /// Bytes of a line that are kept.
 const WIDTH: usize = 4096;
 /// Lines at the beginning of a run that are kept until the next run begins.
@@ -198,11 +200,14 @@ pub struct HoldGuard<'a> {
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         let mut lines = self.log_buffer.0.lock();
-        if lines.holds == 1 {
-            // Masking takes long, so most lines are masked without the lock.
+        // Masking takes long, so lines are masked without the lock. A server that floods adds lines meanwhile.
+        for _ in 0..UNLOCKED_ROUNDS {
+            if lines.holds > 1 || lines.held.is_empty() {
+                break;
+            }
             let held = std::mem::take(&mut lines.held);
             drop(lines);
-            let masked: Vec<_> = held.into_iter().map(|line| self.masked(line)).collect();
+            let masked = self.all_masked(held);
             lines = self.log_buffer.0.lock();
             masked.into_iter().for_each(|line| lines.show(line));
         }
@@ -210,13 +215,21 @@ impl Drop for HoldGuard<'_> {
         if lines.holds > 0 {
             return;
         }
-        for line in std::mem::take(&mut lines.held) {
-            lines.show(self.masked(line));
+        let held = std::mem::take(&mut lines.held);
+        for line in self.all_masked(held) {
+            lines.show(line);
         }
     }
 }
 
 impl HoldGuard<'_> {
+    fn all_masked(&self, lines: VecDeque<LogLine>) -> Vec<LogLine> {
+        let bytes = lines.iter().map(|line| line.text.len()).sum();
+        off_runtime(bytes, || {
+            lines.into_iter().map(|line| self.masked(line)).collect()
+        })
+    }
+
     fn masked(&self, mut line: LogLine) -> LogLine {
         let masked = self.redactor.mask_json(&line.text);
         std::mem::replace(&mut line.text, masked).zeroize();

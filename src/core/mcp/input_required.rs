@@ -131,7 +131,7 @@ impl<'a> InputRequired<'a> {
             && requests.len() <= MAX_REQUESTS
             && requests
                 .iter()
-                .all(|request| request.params.is_none_or(is_question))
+                .all(|request| !request.params.is_some_and(is_deep_value))
             && (state.is_some() || !requests.is_empty());
         is_usable
             .then_some(Some(Self { requests, state }))

@@ -167,6 +167,16 @@ async fn the_text_of_an_error_without_an_id_stays_in_the_log_soon_after_a_caller
     }
 }
 
+#[tokio::test]
+async fn an_answer_to_a_left_request_makes_the_next_error_without_an_id_certain() {
+    let peer = peer();
+    let left = peer.send().await.id;
+    peer.print(format!(r#"{{"jsonrpc":"2.0","id":{left},"result":{{}}}}"#));
+    let mut next = peer.send().await;
+    peer.print(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not parsed"}}"#);
+    assert!(result(&mut next).await.contains("not parsed"));
+}
+
 #[test]
 fn lines_that_are_no_messages_are_log_lines() {
     let peer = peer();

@@ -44,6 +44,7 @@ impl OwedAnswers {
     pub(super) fn remove(&mut self, id: u64) {
         if self.ids.len() <= OWED_ANSWERS && self.ids.remove(&id) && self.ids.is_empty() {
             self.since = None;
+            self.left = None;
         }
     }
 
