@@ -11,7 +11,7 @@ use crate::workers::redact::{Redactor, off_runtime};
 
 /// Lines kept.
 const LINES: usize = 200;
-/// How often held lines are masked without the lock before the last ones are masked with it.
+/// Rounds in which a guard masks held lines without the lock. It masks the lines after that with the lock.
 const UNLOCKED_ROUNDS: usize = 3;
 /// Bytes of a line that are kept.
 const WIDTH: usize = 4096;
@@ -200,7 +200,7 @@ pub struct HoldGuard<'a> {
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         let mut lines = self.log_buffer.0.lock();
-        // Masking takes long, so lines are masked without the lock. A server that floods adds lines meanwhile.
+        // Other tasks wait for the lock, so this thread frees it while it masks lines. A flooding server adds lines meanwhile.
         for _ in 0..UNLOCKED_ROUNDS {
             if lines.holds > 1 || lines.held.is_empty() {
                 break;

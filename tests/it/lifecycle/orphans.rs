@@ -214,7 +214,10 @@ async fn processes_of_a_program_that_was_killed_with_its_guards_end_at_the_next_
         !is_alive(server)
     })
     .await;
-    assert!(is_alive(grandchild), "nobody is left to end it");
+    assert!(
+        is_alive(grandchild),
+        "a process that was killed ended the grandchild"
+    );
     app.restart();
     wait_until("the grandchild ended", async || !is_alive(grandchild)).await;
 }

@@ -45,6 +45,15 @@ async fn call_answering(session: &Session, tool: &str, arguments: Value) -> (Str
     (text(&result).to_owned(), asked)
 }
 
+/// Calls a tool that asks who the user is. Returns the stream of the call, and the question.
+async fn question(session: &Session) -> (Messages, Value) {
+    let mut stream = session
+        .call("test_elicitation", json!({ "message": "Who?" }))
+        .await;
+    let asked = stream.notification("elicitation/create").await;
+    (stream, asked)
+}
+
 /// Calls a tool that asks who the user is. Returns what the server has heard.
 async fn elicit(session: &Session) -> String {
     let arguments = json!({ "message": "Who are you?" });
@@ -165,10 +174,7 @@ async fn calls_that_wait_for_their_turn_end_within_their_own_time_limit() {
     let app = App::start();
     register_suite(&app, exclusive()).await;
     let session = Session::begin(&app, PATH, "ana").await;
-    let mut stream = session
-        .call("test_elicitation", json!({ "message": "Who?" }))
-        .await;
-    let asked = stream.notification("elicitation/create").await;
+    let (mut stream, asked) = question(&session).await;
     let body = json!({
         "username": "ben", "serverName": "suite", "methodName": "test_simple_text", "args": {}, "timeoutMs": 300,
     });
@@ -192,10 +198,7 @@ async fn a_call_that_waits_for_its_turn_at_a_deleted_server_does_not_find_the_se
     let app = App::start();
     register_suite(&app, exclusive()).await;
     let session = Session::begin(&app, PATH, "ana").await;
-    let mut stream = session
-        .call("test_elicitation", json!({ "message": "Who?" }))
-        .await;
-    stream.notification("elicitation/create").await;
+    let (_stream, _) = question(&session).await;
     app.set_secret("ben", "suite", "n", "v").await;
     let waits = app.call("ben", "suite", "test_simple_text", json!({}));
     let delete = async {
@@ -215,10 +218,7 @@ async fn a_client_that_leaves_at_a_question_stops_no_later_question() {
     register_suite(&app, exclusive()).await;
     for user in ["ana", "ben", "ana"] {
         let session = Session::begin(&app, PATH, user).await;
-        let mut stream = session
-            .call("test_elicitation", json!({ "message": "Who?" }))
-            .await;
-        stream.notification("elicitation/create").await;
+        let (stream, _) = question(&session).await;
         drop(stream);
         assert!(elicit(&session).await.contains("accept"));
     }
@@ -304,10 +304,7 @@ async fn the_interaction_has_no_effect_on_a_child_of_2026() {
         json!({ "name": "suite", "command": python, "args": args, "interaction": "exclusive" });
     app.post("/mcp/servers", server).await.ok();
     let session = Session::begin(&app, PATH, "ana").await;
-    let mut stream = session
-        .call("test_elicitation", json!({ "message": "Who?" }))
-        .await;
-    stream.notification("elicitation/create").await;
+    let (_stream, _) = question(&session).await;
     let body = json!({ "jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": { "name": "test_simple_text" } });
     let called = crate::harness::answer(session.0.request(Method::POST).json(&body)).await;
     assert_eq!(
