@@ -30,8 +30,6 @@ const MAX_ID: usize = 1024;
 const LINES_PER_TURN: usize = 16;
 /// Bytes of an unreadable line in a log line.
 const EXCERPT: usize = 200;
-/// The error of a request that an error without an id ended, although that error may concern another request.
-const UNNAMED_ERROR: &[u8] = br#"{"code":-32603,"message":"the server sent an error that names no request; the log of the server holds it"}"#;
 /// A byte order mark in UTF-8, which some servers write before each line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -176,22 +174,17 @@ impl LineReader {
         }
     }
 
-    /// A server that cannot read a request replies without its id. If only one request waits, the error ends it. The
-    /// error may concern a request whose caller has left, perhaps another user. Then its text stays in the log.
+    /// A server that cannot read a request replies without its id. If only one request waits, the error ends it. If a caller
+    /// has left a request lately, the error may concern that one, so it ends no other.
     fn on_error_without_id(&self, error: &RawValue, bytes: &Bytes) {
-        let Some(id) = self.mux.only_waiting() else {
-            if !self.rmcp.fail_waiting_request(error) {
-                self.note("sent an error that names no request", bytes);
+        match self.mux.only_waiting() {
+            Some(id) if !self.mux.was_left_lately() => {
+                let error = subslice(bytes, error);
+                self.mux.complete_unnamed(id, RpcReply::Error(error));
             }
-            return;
-        };
-        let error = if !self.mux.was_left_lately() {
-            subslice(bytes, error)
-        } else {
-            self.note("sent an error that names no request", bytes);
-            Bytes::from_static(UNNAMED_ERROR)
-        };
-        self.mux.complete_unnamed(id, RpcReply::Error(error));
+            None if self.rmcp.fail_waiting_request(error) => {}
+            _ => self.note("sent an error that names no request", bytes),
+        }
     }
 
     fn pass_to_rmcp(&self, bytes: &Bytes) {
