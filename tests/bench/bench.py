@@ -62,6 +62,8 @@ class Target:
         self.body = json.dumps({"username": "u", "serverName": "echo", "methodName": "echo",
                                 "args": {"message": "from the caller"}})
         self.expect, self.headers, self.session = "from the caller", {}, None
+        # Further processes that work for the calls of this program.
+        self.helpers = []
 
     def request(self, method, path, body=None, headers={}, timeout=60):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -92,15 +94,18 @@ class Target:
             if self.session:
                 open(f"{folder}/sessions", "w").write(self.session + "\n")
                 env["BENCH_SESSIONS_FILE"] = f"{folder}/sessions"
-            before = cpu_seconds(self.process.pid)
+            before = self.cpu_seconds()
             ran = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", LUA,
                                   f"http://127.0.0.1:{self.port}{self.path}"], env=env, capture_output=True, text=True)
-            used = cpu_seconds(self.process.pid) - before
+            used = self.cpu_seconds() - before
         row = next(line for line in ran.stdout.splitlines() if line.startswith("ROW,")).split(",")
         rps, p50, p99, errors = float(row[3]), float(row[4]), float(row[5]), int(row[6])
         if errors:
             print(f"  {self.name} at {connections}: {errors} wrong answers: {ran.stderr.strip()[:300]}")
         return rps, p50 * 1000, p99 * 1000, used / (rps * seconds) * 1e6 if rps else 0
+
+    def cpu_seconds(self):
+        return sum(cpu_seconds(process.pid) for process in [self.process, *self.helpers])
 
     def stop(self):
         try:

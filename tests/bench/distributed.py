@@ -1,10 +1,10 @@
 """Measures mcp-api over NATS and MongoDB: calls beside a pass-through over NATS, how sleeping calls spread over
-workers, and changes a second. Needs what tests/services/install puts under target/services, wrk, and for the
-comparison a program that takes PORT CHILD NATS_URL, named by PASS_NATS.
+workers, and changes a second. Needs what tests/services/install puts under target/services, wrk, and the programs that
+tests/bench/run builds.
 """
 import argparse, concurrent.futures, json, os, shutil, socket, subprocess, tempfile, time
 
-from bench import BIN, ECHO, ROOT, SECRET, Target, free_port, table, variant
+from bench import BENCH, BIN, ECHO, ROOT, SECRET, Target, free_port, table, variant
 
 NATS = f"{ROOT}/target/services/nats/nats-server"
 MONGOD = f"{ROOT}/target/services/mongod/mongod"
@@ -16,7 +16,8 @@ class Services:
         self.nats_port, self.mongo_port = free_port(), free_port()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         os.mkdir(f"{self.folder}/db")
-        self.all = [subprocess.Popen([NATS, "-a", "127.0.0.1", "-p", str(self.nats_port), "-js", "-sd", f"{self.folder}/js"], **quiet),
+        self.nats = subprocess.Popen([NATS, "-a", "127.0.0.1", "-p", str(self.nats_port), "-js", "-sd", f"{self.folder}/js"], **quiet)
+        self.all = [self.nats,
                     subprocess.Popen([MONGOD, "--bind_ip", "127.0.0.1", "--port", str(self.mongo_port), "--dbpath", f"{self.folder}/db",
                                       "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"], **quiet)]
         for port in (self.nats_port, self.mongo_port):
@@ -51,6 +52,33 @@ def ok(answer):
     return json.loads(answer[1])
 
 
+class PassThrough:
+    """Takes HTTP over its own NATS server to a child: in one process, or as a gateway and a worker."""
+
+    def __init__(self, name, processes):
+        nats_port, port = free_port(), free_port()
+        url = f"nats://127.0.0.1:{nats_port}"
+        # The same settings as those of the other NATS server.
+        self.folder = tempfile.mkdtemp()
+        self.nats = subprocess.Popen([NATS, "-a", "127.0.0.1", "-p", str(nats_port), "-js", "-sd", self.folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while socket.socket().connect_ex(("127.0.0.1", nats_port)):
+            time.sleep(0.02)
+        program = f"{BENCH}/pass-through-nats"
+        self.worker = Target("worker", [program, "-", ECHO, url], 0) if processes == 2 else None
+        self.gateway = Target(name, [program, str(port), "-" if self.worker else ECHO, url], port)
+        self.gateway.helpers = [self.nats, *([self.worker.process] if self.worker else [])]
+        self.gateway.wait("/")
+        while self.gateway.request("POST", self.gateway.path, self.gateway.body)[0] != 200:
+            time.sleep(0.02)
+
+    def stop(self):
+        for target in filter(None, [self.gateway, self.worker]):
+            target.stop()
+        self.nats.kill()
+        self.nats.wait()
+        shutil.rmtree(self.folder)
+
+
 def calls(services, args):
     facade, hands = cluster(services, "calls", 1)
     ok(facade.request("POST", "/mcp/servers", json.dumps({"name": "echo", "command": ECHO})))
@@ -60,19 +88,14 @@ def calls(services, args):
     mcp = variant(facade, "MCP of one server (2026-07-28)", "", "/mcp/servers/echo/mcp", "echo")
     del mcp.headers["Authorization"]
     mcp.headers["Mcp-Api-User"] = "u"
-    targets = [facade, mcp]
-    if program := os.environ.get("PASS_NATS"):
-        nats_port, port = free_port(), free_port()
-        nats = subprocess.Popen([NATS, "-a", "127.0.0.1", "-p", str(nats_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
-        through = Target("pass-through over NATS", [program, str(port), ECHO, f"nats://127.0.0.1:{nats_port}"], port)
-        through.wait("/")
-        targets.insert(0, through)
-    table("over NATS", targets, args)
-    for target in [through, facade, *hands] if program else [facade, *hands]:
-        target.stop()
-    if program:
-        nats.kill()
+    facade.helpers = mcp.helpers = [services.nats, *(hand.process for hand in hands)]
+    two = PassThrough("pass-through in two processes", 2)
+    one = PassThrough("pass-through in one process", 1)
+    try:
+        table("over NATS", [two.gateway, one.gateway, facade, mcp], args, ["pass-through in one process"])
+    finally:
+        for started in [two, one, facade, *hands]:
+            started.stop()
 
 
 def spread(services, args):

@@ -132,14 +132,7 @@ async fn a_new_connection_replaces_an_idle_connection() {
     app.register("off", json!({ "command": "/nowhere", "enabled": false }))
         .await
         .ok();
-    let mut text = String::new();
-    while !text.contains("server.registered") {
-        let mut part = [0; 4096];
-        let read = tokio::time::timeout(PATIENCE, listener.read(&mut part)).await;
-        let length = read.expect("an event").expect("the stream is open");
-        assert!(length > 0, "the stream has ended: {text}");
-        text.push_str(&String::from_utf8_lossy(&part[..length]));
-    }
+    read_until(&mut listener, "server.registered").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,6 +165,91 @@ async fn event_streams_take_at_most_half_of_the_connections() {
         request().await.expect("a response").status() == 200
     })
     .await;
+}
+
+/// Sends a request for the event stream of the log, and returns what the program sends until `end`.
+async fn read_events(stream: &mut TcpStream, version: &str, end: &str) -> String {
+    let request =
+        format!("GET /events {version}\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    read_until(stream, end).await
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let mut part = [0; 4096];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut part)).await;
+        let length = read.expect("more text").expect("the stream is open");
+        assert!(length > 0, "the stream has ended without {end:?}: {text}");
+        text.push_str(std::str::from_utf8(&part[..length]).expect("UTF-8"));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_has_chunks_and_ends_its_connection() {
+    let mut app = App::embedded();
+    app.register("off", json!({ "command": "/nowhere", "enabled": false }))
+        .await
+        .ok();
+    let (mut new, mut old) = (connect(&app).await, connect(&app).await);
+    let text = read_events(&mut new, "HTTP/1.1", "server.registered").await;
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    assert!(head.contains("connection: close"), "{head}");
+    let (size, _) = body.split_once("\r\n").expect("a chunk");
+    assert!(usize::from_str_radix(size, 16).is_ok(), "{body}");
+    // A client of HTTP/1.0 knows no chunks.
+    let text = read_events(&mut old, "HTTP/1.0", "server.registered").await;
+    assert!(!text.contains("chunked"), "{text}");
+    app.terminate();
+    let mut rest = String::new();
+    new.read_to_string(&mut rest).await.expect("the end");
+    assert!(rest.ends_with("0\r\n\r\n"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_stream_of_an_mcp_client_costs_less_than_10_kb() {
+    const COUNT: usize = 1000;
+    raise_own_file_limit();
+    let limit = COUNT.to_string();
+    let app = App::embedded_with(&[("MCP_MAX_STREAMS_PER_USER", &limit)]);
+    let message = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+        "params": {
+            "notifications": { "toolsListChanged": true },
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    })
+    .to_string();
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: text/event-stream\r\n\
+         mcp-protocol-version: 2026-07-28\r\nmcp-method: subscriptions/listen\r\ncontent-length: {}\r\n\r\n{message}",
+        message.len()
+    );
+    let open = async || {
+        let mut stream = connect(&app).await;
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        read_until(&mut stream, "acknowledged").await;
+        stream
+    };
+    // The first streams fill the pools of the allocator.
+    let mut streams = Vec::new();
+    for _ in 0..COUNT / 10 {
+        streams.push(open().await);
+    }
+    let before = resident_bytes(app.pid());
+    while streams.len() < COUNT {
+        streams.push(open().await);
+    }
+    let cost = resident_bytes(app.pid()).saturating_sub(before) / (COUNT - COUNT / 10);
+    println!("an idle stream: {cost} bytes");
+    assert!(cost < 10_000, "an idle stream costs {cost} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ use super::batch::Batch;
 use super::view::EventId;
 use crate::core::ids::Position;
 use crate::core::model::caller::Caller;
+use crate::http::respond::endless::Endless;
 use crate::http::state::ApiState;
 use crate::telemetry::metrics::StreamGuard;
 
@@ -65,7 +66,7 @@ pub(super) fn open_stream(
     let texts = event_texts(state, caller, permit, last, start, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
-    (headers, Body::from_stream(texts)).into_response()
+    Endless::mark((headers, Body::from_stream(texts)).into_response())
 }
 
 fn event_texts(

@@ -1,14 +1,19 @@
 //! One connection: its first head, its requests, its timers and its end.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::ConnectionContext;
+use super::endless_body::{EndlessBody, Handover};
 use super::head::read_head;
 use super::io::ClientStream;
 use super::rejection::Rejection;
@@ -50,7 +55,13 @@ pub(super) async fn serve_connection(
         }
     };
     match first_head {
-        Ok(Ok(Some(()))) => serve_requests(&context, connection, stream, head).await,
+        Ok(Ok(Some(()))) => {
+            // The box frees the parser and its buffers before an endless body begins.
+            let requests = Box::pin(serve_requests(&context, connection, stream, head)).await;
+            if let Some((stream, body)) = requests {
+                body.send(stream).await;
+            }
+        }
         Ok(Ok(None)) => {}
         Ok(Err(rejection)) => Box::pin(reject(stream, rejection)).await,
         Err(_) if head.is_empty() => {}
@@ -65,28 +76,34 @@ async fn closing_without_request(connection: &ConnectionState) {
     }
 }
 
+/// Serves requests until the connection ends. Returns its stream if an endless body follows the head of a response.
 async fn serve_requests(
     context: &ConnectionContext,
     connection: Arc<ConnectionState>,
     stream: TcpStream,
     head: Vec<u8>,
-) {
+) -> Option<(TcpStream, EndlessBody)> {
+    let handover = Arc::new(Handover::default());
     let service = ConnectionService {
         api: context.api.clone(),
         bodies: context.bodies.clone(),
         connection: connection.clone(),
+        handover: handover.clone(),
     };
-    let io = TokioIo::new(ClientStream::new(stream, connection.clone(), head));
+    let client = ClientStream::new(stream, connection.clone(), handover.clone(), head);
+    let io = TokioIo::new(client);
     let mut http = context.http.serve_connection(io, service);
     let mut timers = ConnectionTimers::new(&connection);
     loop {
         tokio::select! {
             biased;
-            // An error means that the client has disconnected or sent no valid request.
-            _ = Pin::new(&mut http) => return,
+            body = until_endless(&mut http, &handover) => {
+                let stream = http.into_parts().io.into_inner().into_inner();
+                return body.map(|body| (stream, body));
+            }
             () = connection.signalled() => {
                 if connection.is_evicted() && !connection.has_request() {
-                    return;
+                    return None;
                 }
                 // A running request finishes first.
                 Pin::new(&mut http).graceful_shutdown();
@@ -94,12 +111,28 @@ async fn serve_requests(
             expired = timers.expired() => match expired {
                 Expired::Head => {
                     let stream = http.into_parts().io.into_inner().into_inner();
-                    return Box::pin(reject(stream, Rejection::HeadTimeout)).await;
+                    Box::pin(reject(stream, Rejection::HeadTimeout)).await;
+                    return None;
                 }
-                Expired::Idle => return,
+                Expired::Idle => return None,
             },
         }
     }
+}
+
+/// The HTTP parser of one connection.
+type HttpConnection = http1::Connection<TokioIo<ClientStream>, ConnectionService>;
+
+/// Serves requests until the connection ends, or until the head of an endless body has been sent.
+async fn until_endless(http: &mut HttpConnection, handover: &Handover) -> Option<EndlessBody> {
+    poll_fn(|cx| match Pin::new(&mut *http).poll(cx) {
+        // An error means that the client has disconnected or sent no valid request.
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => handover
+            .take()
+            .map_or(Poll::Pending, |body| Poll::Ready(Some(body))),
+    })
+    .await
 }
 
 /// The timer of a connection that has ended.

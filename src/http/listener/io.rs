@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::endless_body::Handover;
 use super::rejection::Rejection;
 use super::slots::ConnectionState;
 
@@ -16,6 +17,7 @@ use super::slots::ConnectionState;
 pub(super) struct ClientStream {
     stream: TcpStream,
     connection: Arc<ConnectionState>,
+    handover: Arc<Handover>,
     head: Vec<u8>,
     head_read: usize,
     rejection: Vec<u8>,
@@ -24,10 +26,16 @@ pub(super) struct ClientStream {
 
 impl ClientStream {
     /// Creates a stream that begins with the bytes of `head`.
-    pub(super) fn new(stream: TcpStream, connection: Arc<ConnectionState>, head: Vec<u8>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        connection: Arc<ConnectionState>,
+        handover: Arc<Handover>,
+        head: Vec<u8>,
+    ) -> Self {
         Self {
             stream,
             connection,
+            handover,
             head,
             head_read: 0,
             rejection: Vec::new(),
@@ -111,7 +119,10 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rejection(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // The parser flushes when it has written all of its bytes.
+        self.handover.record_flush();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

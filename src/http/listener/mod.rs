@@ -6,6 +6,7 @@
 
 mod body_memory;
 mod connection;
+mod endless_body;
 mod head;
 mod io;
 mod rejection;

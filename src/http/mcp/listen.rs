@@ -27,6 +27,7 @@ use crate::core::ids::{Position, ServerId};
 use crate::core::mcp::version::Era;
 use crate::core::model::description::ServerDescription;
 use crate::core::model::upstream_change::UpstreamChange;
+use crate::http::respond::endless::Endless;
 use crate::telemetry::metrics::StreamGuard;
 
 /// The content of one stream.
@@ -104,7 +105,7 @@ pub(super) fn open(
         let text = listener.next_text().await?;
         Some((Ok::<_, Infallible>(text), listener))
     });
-    event_stream(Body::from_stream(texts))
+    Endless::mark(event_stream(Body::from_stream(texts)))
 }
 
 impl KnownLists {

@@ -1,0 +1,2 @@
+//! What the pass-throughs share.
+pub mod child;
