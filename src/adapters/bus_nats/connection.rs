@@ -1,6 +1,7 @@
 //! The connection to NATS. The client connects within seconds or fails, and reconnects without an end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::traits::Publisher;
@@ -12,8 +13,10 @@ use percent_encoding::percent_decode_str;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::NatsError;
+use super::outbox::Outbox;
 
 /// The time limit for a connection to one address.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -58,6 +61,7 @@ impl NatsOptions {
 /// The connection of one process.
 pub(super) struct NatsConnection {
     pub(super) client: Client,
+    outbox: Arc<Outbox>,
     runtime: Handle,
     /// The number of connections so far, which changes after every reconnect.
     pub(super) connected: watch::Receiver<u64>,
@@ -99,6 +103,7 @@ impl NatsConnection {
         match tokio::time::timeout(CONNECT_ALL, connect.connect(servers)).await {
             Ok(Ok(client)) => Ok(Self {
                 client,
+                outbox: Arc::default(),
                 runtime: Handle::current(),
                 connected,
             }),
@@ -123,20 +128,31 @@ impl NatsConnection {
         *self.connected.borrow()
     }
 
-    /// Publishes a message. The order of messages is kept while the queue of the client has room.
+    /// Passes the messages of [`Self::send`] and [`Self::send_before`] to the client. Never returns.
+    pub(super) fn pass_on(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.outbox.clone().pass_on(self.client.clone())
+    }
+
+    /// Publishes a message. The order of messages is kept while the outbox has room.
     pub(super) fn send(&self, message: OutboundMessage) {
+        let Err(message) = self.outbox.push(message) else {
+            return;
+        };
         let client = self.client.clone();
-        let mut sending = Box::pin(async move {
+        self.runtime.spawn(async move {
             if let Err(error) = client.publish_message(message).await {
                 tracing::warn!(%error, "cannot send a message over NATS");
             }
         });
-        if tokio::task::unconstrained(&mut sending)
-            .now_or_never()
-            .is_none()
-        {
-            self.runtime.spawn(sending);
-        }
+    }
+
+    /// Publishes a message. If there is no room for it, waits for room until the time is over. Returns whether it is sent.
+    pub(super) async fn send_before(&self, message: OutboundMessage, until: Instant) -> bool {
+        let Err(message) = self.outbox.push(message) else {
+            return true;
+        };
+        let sending = self.client.publish_message(message);
+        matches!(timeout_at(until, sending).await, Ok(Ok(())))
     }
 
     /// Publishes a message if the queue of the client has room for it now. Returns whether it has.

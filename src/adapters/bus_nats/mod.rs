@@ -17,6 +17,7 @@ mod interim_kinds;
 mod interim_relay;
 mod job_consumer;
 mod job_stream;
+mod outbox;
 mod pending_ask;
 mod sender_watch;
 mod subjects;
@@ -80,6 +81,7 @@ impl NatsBus {
         let process = Uuid::new_v4().simple().to_string();
         let clocks = Arc::new(SenderClocks::new(process.clone()));
         let tasks = vec![
+            tokio::spawn(inbox.connection.pass_on()),
             tokio::spawn(
                 clocks
                     .clone()

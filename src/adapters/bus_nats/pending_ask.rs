@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,10 +33,8 @@ impl NatsBus {
             has_ended: false,
         };
         message.reply = Some(pending.waiter.subject().into());
-        let client = &self.inbox.connection.client;
-        let sent = timeout_at(until, client.publish_message(message)).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            // The message waited for room in the queue of the client and was not sent.
+        if !self.inbox.connection.send_before(message, until).await {
+            // The message waited for room and was not sent.
             pending.has_ended = true;
             return Err(BusError::Unavailable);
         }

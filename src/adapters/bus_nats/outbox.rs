@@ -1,0 +1,101 @@
+//! The messages that wait for the NATS client.
+//!
+//! The client writes as soon as it has a message, and each write wakes the NATS server and the reader behind it. The outbox
+//! passes its messages on after the other tasks that are ready have run, so that messages of many calls are one write.
+
+use std::mem;
+use std::sync::Arc;
+
+use async_nats::Client;
+use async_nats::client::traits::Publisher;
+use async_nats::message::OutboundMessage;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The most messages in an outbox.
+const MAX_MESSAGES: usize = 1024;
+/// The bytes of payloads above which an outbox takes no further message.
+const MAX_BYTES: usize = 4 << 20;
+
+/// The messages of one connection, in order.
+#[derive(Default)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: Vec<OutboundMessage>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Takes a message, or returns it if the outbox is full.
+    pub(super) fn push(&self, message: OutboundMessage) -> Result<(), OutboundMessage> {
+        let mut queue = self.queue.lock();
+        if queue.messages.len() >= MAX_MESSAGES || queue.bytes >= MAX_BYTES {
+            return Err(message);
+        }
+        queue.bytes += message.payload.len();
+        queue.messages.push(message);
+        let is_first = queue.messages.len() == 1;
+        drop(queue);
+        if is_first {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Passes all messages to the client. Never returns.
+    pub(super) async fn pass_on(self: Arc<Self>, client: Client) {
+        loop {
+            self.filled.notified().await;
+            // The runtime continues this task when no other task is ready, or after a bounded number of them.
+            tokio::task::yield_now().await;
+            for message in self.take() {
+                if let Err(error) = client.publish_message(message).await {
+                    tracing::warn!(%error, "cannot send a message over NATS");
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<OutboundMessage> {
+        let mut queue = self.queue.lock();
+        queue.bytes = 0;
+        mem::take(&mut queue.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn message(payload: usize) -> OutboundMessage {
+        OutboundMessage {
+            subject: "a".into(),
+            reply: None,
+            payload: Bytes::from(vec![0; payload]),
+            headers: None,
+        }
+    }
+
+    #[test]
+    fn a_full_outbox_returns_the_message() {
+        let outbox = Outbox::default();
+        for _ in 0..MAX_MESSAGES {
+            outbox.push(message(1)).expect("room");
+        }
+        assert_eq!(outbox.push(message(7)).expect_err("full").payload.len(), 7);
+        assert_eq!(outbox.take().len(), MAX_MESSAGES);
+        outbox
+            .push(message(MAX_BYTES))
+            .expect("room for one large message");
+        assert!(outbox.push(message(1)).is_err());
+        assert_eq!(outbox.take().len(), 1);
+        outbox.push(message(1)).expect("room");
+    }
+}
