@@ -6,7 +6,7 @@ secret's value. Passes are interleaved and the median is shown: machines are noi
 import argparse, copy, http.client, http.server, json, os, resource, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-BIN = f"{ROOT}/target/dist/mcp-api"
+BIN = os.environ.get("MCP_BENCH_BIN", f"{ROOT}/target/dist/mcp-api")
 BENCH = f"{ROOT}/target/bench/release"
 ECHO = f"{BENCH}/mcp-echo"
 LUA = f"{ROOT}/tests/bench/load.lua"

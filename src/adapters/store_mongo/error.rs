@@ -10,7 +10,7 @@ use crate::ports::error::StoreError;
 /// The longest time of one operation.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(4);
 /// The code of a unique key that exists already.
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// The code of a server whose disk is full.
 const OUT_OF_DISK_SPACE: i32 = 14031;
 /// The codes of operations that the server has not executed and that a retry does not change:

@@ -60,7 +60,7 @@ impl EventLog for MongoStore {
         }
         self.check_gap(entry.position).await?;
         let document = encode(entry)?;
-        self.put_all(values).await?;
+        self.vault_writer.put_all(values).await?;
         let deadline = monotonic() + RESOLVE_LIMIT;
         let mut was_sent = false;
         loop {
@@ -93,7 +93,7 @@ impl EventLog for MongoStore {
     /// Stores the values now, because MongoDB has no transaction here, and the command may have to
     /// wait for the appender anyway.
     async fn prepare_values(&self, values: Vec<VaultValue>) -> Result<Vec<VaultValue>, StoreError> {
-        self.put_all(&values).await?;
+        self.vault_writer.put_all(&values).await?;
         Ok(vec![])
     }
 

@@ -9,6 +9,7 @@ mod leases;
 mod log;
 mod snapshots;
 mod vault;
+mod vault_writer;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection, IndexModel};
 
 use self::error::store_error;
+use self::vault_writer::VaultWriter;
 use crate::ports::error::StoreError;
 
 /// The longest search for a server, so that an unreachable MongoDB delays a request no longer.
@@ -43,6 +45,7 @@ pub struct MongoStore {
     log: Collection<Document>,
     snapshots: Collection<Document>,
     vault: Collection<Document>,
+    vault_writer: VaultWriter,
     keys: Collection<Document>,
     leases: Collection<Document>,
     /// The newest position of the log that this process has seen.
@@ -79,10 +82,12 @@ impl MongoStore {
                 .build();
             database.collection_with_options(&format!("mcpapi_{name}"), options)
         };
+        let vault = collection(&options.secrets);
         let store = Self {
             log: collection("log"),
             snapshots: collection("snapshots"),
-            vault: collection(&options.secrets),
+            vault_writer: VaultWriter::start(vault.clone()),
+            vault,
             keys: collection("keys"),
             leases: collection("leases"),
             known: AtomicU64::new(0),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Document, doc};
+use mongodb::bson::{Binary, DateTime, Document, Timestamp, doc};
 
 use super::MongoStore;
 use super::error::{damaged, unless_duplicate, with_timeout};
@@ -18,34 +18,15 @@ use crate::core::ids::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 
-/// The most concurrent writes of values or wrappings.
+/// The most concurrent writes of wrappings.
 const CONCURRENT_WRITES: usize = 32;
 /// The most ids in one operation, far below the 16 MiB of a message's document.
 const MAX_IDS: usize = 10_000;
-/// The most bytes of one value. The rest of the 16 MiB of a document is for the other fields.
-const MAX_VALUE: usize = (16 << 20) - (64 << 10);
 
 #[async_trait]
 impl Vault for MongoStore {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError> {
-        let bytes = sealed.0.len();
-        if bytes > MAX_VALUE {
-            return Err(StoreError::TooLarge {
-                bytes,
-                limit: MAX_VALUE,
-            });
-        }
-        let (wrapping, rest) = sealed.split();
-        // A repeat, after a failure of unknown outcome, changes nothing.
-        let value = doc! {
-            "putAt": { "$ifNull": ["$putAt", "$$NOW"] },
-            "wrapping": stored_or("wrapping", &wrapping),
-            "sealed": stored_or("sealed", &rest),
-        };
-        let filter = doc! { "_id": id.to_string() };
-        let put = self.vault.update_one(filter, vec![doc! { "$set": value }]);
-        with_timeout(put.upsert(true)).await?;
-        Ok(())
+        self.vault_writer.put(VaultValue { id, sealed }).await
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {
@@ -73,8 +54,15 @@ impl Vault for MongoStore {
     }
 
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError> {
-        let before = doc! { "$subtract": ["$$NOW", age.as_millis() as i64] };
-        let old = doc! { "$expr": { "$lt": ["$putAt", before] } };
+        let before = self.server_time().await? - age.as_millis() as i64;
+        // A timestamp has whole seconds, so a value may count as up to a second older.
+        let timestamp = Timestamp {
+            time: u32::try_from(before / 1000 + 1).unwrap_or(0),
+            increment: 0,
+        };
+        // Values of an early version have a date instead of a timestamp.
+        let date = doc! { "putAt": { "$lt": DateTime::from_millis(before) } };
+        let old = doc! { "$or": [{ "putAt": { "$lt": timestamp } }, date] };
         let found = self.vault.find(old).projection(doc! { "_id": 1 });
         let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         found.iter().map(value_id).collect()
@@ -141,12 +129,12 @@ impl Vault for MongoStore {
 }
 
 impl MongoStore {
-    pub(super) async fn put_all(&self, values: &[VaultValue]) -> Result<(), StoreError> {
-        let stored = stream::iter(values.to_vec()).map(|value| self.put(value.id, value.sealed));
-        stored
-            .buffer_unordered(CONCURRENT_WRITES)
-            .try_collect()
-            .await
+    /// Returns the clock of the server, in milliseconds since 1970.
+    async fn server_time(&self) -> Result<i64, StoreError> {
+        let database = self.vault.client().database(&self.vault.namespace().db);
+        let hello = with_timeout(database.run_command(doc! { "hello": 1 })).await?;
+        let time = hello.get_datetime("localTime").map_err(damaged)?;
+        Ok(time.timestamp_millis())
     }
 
     /// Replaces one wrapping. Returns false if the wrapping has changed since it was read.
@@ -174,12 +162,6 @@ impl MongoStore {
         let replaced = self.vault.update_one(filter, doc! { "$set": fields });
         Ok(with_timeout(replaced).await?.matched_count > 0)
     }
-}
-
-/// Returns the expression for a field that keeps its stored bytes.
-fn stored_or(field: &str, bytes: &[u8]) -> Document {
-    let is_stored = doc! { "$ne": [{ "$type": "$sealed" }, "missing"] };
-    doc! { "$cond": [is_stored, format!("${field}"), { "$literal": binary(bytes) }] }
 }
 
 fn with_ids(ids: &[ValueId]) -> Document {
