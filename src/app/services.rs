@@ -44,6 +44,7 @@ impl Services {
         let data_dir = &config.data_dir.path;
         let (sealer, opener) = keys::open_keyring(&*adapters.vault, &config.keys, data_dir).await?;
         let projection = Projection::open(adapters.log.clone(), adapters.bus.clone()).await?;
+        projection.share_entries(Arc::new(sealer.clone()));
         let appender = Appender::start(projection.clone());
         // The registry starts before the workers, so it reads their first reports.
         let registry = Arc::new(WorkerRegistry::new(adapters.bus.hints()));

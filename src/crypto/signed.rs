@@ -1,6 +1,7 @@
 //! Signatures and keyed digests with the deployment key (HMAC-SHA-256).
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
+use bytes::Bytes;
 use hkdf::hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::keyring::WrappingKey;
 use super::seal::{SealError, Sealer, length_prefixed};
 use crate::core::ids::Digest;
+use crate::ports::bus::EntrySigner;
 
 /// The reason why a text cannot be signed.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,19 @@ impl Sealer {
         Uuid::from_slice(&bytes[..16])
             .map(Digest)
             .map_err(|_| SealError::Key)
+    }
+}
+
+/// The purpose of the signatures of entries.
+const ENTRY: &str = "entry of the log";
+
+impl EntrySigner for Sealer {
+    fn sign_entry(&self, text: &str) -> Option<Bytes> {
+        self.sign(ENTRY, text).ok().map(Bytes::from)
+    }
+
+    fn is_signed_entry(&self, text: &str, signature: &[u8]) -> bool {
+        self.is_signed(ENTRY, text, signature)
     }
 }
 

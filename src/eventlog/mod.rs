@@ -9,6 +9,7 @@ pub mod history;
 pub mod job_watch;
 pub mod projection;
 pub mod reader;
+mod shared_entry;
 pub mod snapshot;
 
 use crate::ports::event_log::ReadLimit;

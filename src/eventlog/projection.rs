@@ -13,11 +13,12 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::job_watch::{JobWatch, JobWatchers};
 use super::reader::{ReadError, read_after};
+use super::shared_entry::SharedEntries;
 use super::{FOLD_PAGE, snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::event::{DecodeError, Entry};
 use crate::core::ids::{JobId, Position};
-use crate::ports::bus::{Bus, Hint};
+use crate::ports::bus::{Bus, EntrySigner, Hint, SignedEntry};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::EventLog;
 use crate::telemetry::error::error_chain;
@@ -35,6 +36,7 @@ pub struct Projection {
     bus: Arc<dyn Bus>,
     catalog: ArcSwap<Catalog>,
     positions: watch::Sender<Position>,
+    shared: SharedEntries,
     job_watchers: Arc<JobWatchers>,
     /// Held by the task that reads the log, so that many waiting tasks cause one read.
     read_turn: tokio::sync::Mutex<()>,
@@ -58,6 +60,7 @@ impl Projection {
             bus,
             catalog: ArcSwap::from_pointee(catalog),
             positions: watch::Sender::new(position),
+            shared: SharedEntries::default(),
             job_watchers: Arc::default(),
             read_turn: tokio::sync::Mutex::default(),
             snapshot_position: Mutex::new(position),
@@ -68,6 +71,13 @@ impl Projection {
         Ok(projection)
     }
 
+    /// Sends appended entries to other processes, and folds theirs without a read of the log.
+    pub fn share_entries(&self, signer: Arc<dyn EntrySigner>) {
+        if self.bus.reaches_processes() {
+            self.shared.start(signer);
+        }
+    }
+
     /// Folds the entries of other processes until this process ends.
     pub async fn follow_log(self: Arc<Self>) {
         let mut hints = self.bus.hints();
@@ -75,6 +85,12 @@ impl Projection {
             let wanted = tokio::select! {
                 hint = hints.recv() => match hint {
                     Ok(Hint::LogMoved(head)) if head > self.position() => head,
+                    Ok(Hint::EntryAppended(entry)) if entry.position > self.position() => {
+                        if self.fold_shared(&entry) {
+                            continue;
+                        }
+                        entry.position
+                    }
                     Ok(_) => continue,
                     Err(broadcast::error::RecvError::Lagged(_)) => END_OF_LOG,
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -146,9 +162,25 @@ impl Projection {
 
     /// Shows the catalog after an append of this process, and notifies the other processes.
     pub fn publish(&self, catalog: Catalog, appended: &Entry) {
-        let position = catalog.position;
+        let shared = self.shared.sign(appended);
+        let moved = Hint::LogMoved(catalog.position);
         self.replace_if_newer(catalog, std::slice::from_ref(appended));
-        self.bus.publish(Hint::LogMoved(position));
+        self.bus.publish(shared.map_or(moved, Hint::EntryAppended));
+    }
+
+    /// Folds an entry that came with a hint. Returns `false` if the log must be read.
+    fn fold_shared(&self, shared: &SignedEntry) -> bool {
+        let Some(entry) = self.shared.verify(shared) else {
+            return false;
+        };
+        let mut catalog = Catalog::clone(&self.catalog.load());
+        // A read reports an entry that this version of the program cannot fold.
+        if catalog.position.next() != entry.position || catalog.fold(&entry).is_err() {
+            return false;
+        }
+        self.log.record_entry(entry.position);
+        self.replace_if_newer(catalog, std::slice::from_ref(&entry));
+        true
     }
 
     /// Folds the entries up to `wanted`, unless another task has folded them meanwhile.
@@ -205,6 +237,8 @@ impl Projection {
         }
         let catalog = Arc::new(catalog);
         self.catalog.store(catalog.clone());
+        let newest = folded.iter().rfind(|entry| entry.position == position);
+        self.shared.record(newest);
         self.positions.send_replace(position);
         self.job_watchers.notify(folded);
         if position.0 >= snapshot_position.0 + SNAPSHOT_EVERY

@@ -143,11 +143,30 @@ pub trait JobConsumer: Send + Sync {
     async fn next(&mut self) -> Option<JobDelivery>;
 }
 
+/// An entry of the log that its process signed after the append, so that other processes need not read it.
+#[derive(Debug, Clone)]
+pub struct SignedEntry {
+    pub position: Position,
+    /// JSON on one line. Its content belongs to `eventlog`.
+    pub text: Arc<str>,
+    pub signature: Bytes,
+}
+
+/// Signs entries for the other processes of the deployment.
+pub trait EntrySigner: Send + Sync {
+    /// Returns the signature, or `None` if the process has no key.
+    fn sign_entry(&self, text: &str) -> Option<Bytes>;
+    /// Returns whether a process of this deployment made the signature.
+    fn is_signed_entry(&self, text: &str, signature: &[u8]) -> bool;
+}
+
 /// News for all processes. A lost hint delays a reader and loses no data.
 #[derive(Debug, Clone)]
 pub enum Hint {
     /// The log has grown to this position.
     LogMoved(Position),
+    /// The log has grown by this entry.
+    EntryAppended(SignedEntry),
     /// The JSON of the `WorkerStatus` of one worker.
     Status(Bytes),
     /// An MCP client cancels a call, which may run at another facade. The digest names user, endpoint, session and
@@ -181,6 +200,10 @@ pub trait Bus: Send + Sync {
     async fn publish_dead_letter(&self, dead_letter: String, note: Bytes);
     /// Publishes a hint to all processes.
     fn publish(&self, hint: Hint);
+    /// Returns whether hints reach other processes.
+    fn reaches_processes(&self) -> bool {
+        false
+    }
     /// Returns the hints of all processes from now on.
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
     /// Returns the number of jobs on the bus for the metrics, or 0 if the bus cannot count them.

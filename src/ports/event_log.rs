@@ -45,6 +45,8 @@ pub trait EventLog: Send + Sync {
     /// log ends at `after`. It has a gap only where [`EventLog::remove_entries`] has removed entries;
     /// `eventlog::reader` finds the gap.
     async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError>;
+    /// Records that the entry at this position is in the log, because another process has appended it.
+    fn record_entry(&self, _position: Position) {}
     /// Returns the position of the commit of a command.
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
     /// Returns the newest finished snapshot of a fold version.

@@ -12,10 +12,12 @@ use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
 use crate::core::ids::{Digest, Position};
-use crate::ports::bus::Hint;
+use crate::ports::bus::{Hint, SignedEntry};
 
 /// The number of hints that a listener may lag behind. A listener with more lag reads the log itself.
 const MAX_LAG: usize = 1024;
+/// The number of entries in the queue to NATS. Of an entry above it, only the position is sent.
+const MAX_ENTRIES: usize = 64;
 /// The number of statuses in the queue to NATS. A status above it is lost.
 const MAX_STATUSES: usize = 64;
 /// The number of hints of MCP clients and servers in the queue to NATS. A hint above it is lost.
@@ -26,6 +28,7 @@ pub(super) struct Hints {
     local: broadcast::Sender<Hint>,
     /// Only the newest position is sent.
     position: watch::Sender<Position>,
+    entries: mpsc::Sender<SignedEntry>,
     status: mpsc::Sender<Bytes>,
     mcp: mpsc::Sender<String>,
 }
@@ -36,6 +39,7 @@ pub(super) struct HintForwarder {
     statuses_in: Subscriber,
     mcp_in: Subscriber,
     position_out: watch::Receiver<Position>,
+    entries_out: mpsc::Receiver<SignedEntry>,
     status_out: mpsc::Receiver<Bytes>,
     mcp_out: mpsc::Receiver<String>,
     local: broadcast::Sender<Hint>,
@@ -51,6 +55,7 @@ impl Hints {
         let mcp_in = inbox.connection.subscribe(subjects.mcp_hint()).await?;
         let local = broadcast::Sender::new(MAX_LAG);
         let (position, position_out) = watch::channel(Position(0));
+        let (entries, entries_out) = mpsc::channel(MAX_ENTRIES);
         let (status, status_out) = mpsc::channel(MAX_STATUSES);
         let (mcp, mcp_out) = mpsc::channel(MAX_MCP_HINTS);
         let forwarder = HintForwarder {
@@ -58,6 +63,7 @@ impl Hints {
             statuses_in,
             mcp_in,
             position_out,
+            entries_out,
             status_out,
             mcp_out,
             local: local.clone(),
@@ -65,6 +71,7 @@ impl Hints {
         let hints = Self {
             local,
             position,
+            entries,
             status,
             mcp,
         };
@@ -75,6 +82,11 @@ impl Hints {
         match &hint {
             Hint::LogMoved(position) => {
                 self.position.send_replace(*position);
+            }
+            Hint::EntryAppended(entry) => {
+                if self.entries.try_send(entry.clone()).is_err() {
+                    self.position.send_replace(entry.position);
+                }
             }
             // A full queue loses the status, because the worker soon publishes the next status.
             Hint::Status(status) => {
@@ -115,22 +127,31 @@ impl HintForwarder {
                 inbox.connection.send(hint);
             }
         };
+        let send_entry = |entry: &SignedEntry| {
+            if inbox.connection.is_connected() {
+                let position = entry.position.to_string();
+                let mut hint = wire::hint(subjects.log_moved(), &process, position.into());
+                wire::add_entry(&mut hint, entry);
+                inbox.connection.send(hint);
+            }
+        };
         loop {
             tokio::select! {
                 Ok(()) = self.position_out.changed() => {
                     let position = self.position_out.borrow_and_update().to_string();
                     send(subjects.log_moved(), position.into());
                 }
+                Some(entry) = self.entries_out.recv() => send_entry(&entry),
                 Some(status) = self.status_out.recv() => send(subjects.status(), status),
                 Some(hint) = self.mcp_out.recv() => send(subjects.mcp_hint(), hint.into()),
                 Some(message) = self.mcp_in.next() => {
-                    self.on_message(&message, &process, parse_mcp_hint);
+                    self.on_message(&message, &process, |message| parse_mcp_hint(&message.payload));
                 }
                 Some(message) = self.positions_in.next() => {
-                    self.on_message(&message, &process, parse_position);
+                    self.on_message(&message, &process, wire::parse_log_hint);
                 }
                 Some(message) = self.statuses_in.next() => {
-                    self.on_message(&message, &process, |body| Some(Hint::Status(body.clone())));
+                    self.on_message(&message, &process, |message| Some(Hint::Status(message.payload.clone())));
                 }
                 else => return,
             }
@@ -138,11 +159,16 @@ impl HintForwarder {
     }
 
     /// Publishes a hint of another process to the listeners of this process.
-    fn on_message(&self, message: &Message, process: &str, parse: impl Fn(&Bytes) -> Option<Hint>) {
+    fn on_message(
+        &self,
+        message: &Message,
+        process: &str,
+        parse: impl Fn(&Message) -> Option<Hint>,
+    ) {
         if wire::is_from(message, process) {
             return;
         }
-        if let Some(hint) = parse(&message.payload) {
+        if let Some(hint) = parse(message) {
             let _ = self.local.send(hint);
         }
     }
@@ -169,10 +195,4 @@ fn parse_mcp_hint(body: &Bytes) -> Option<Hint> {
         // A later version of the program has more kinds.
         _ => None,
     }
-}
-
-fn parse_position(body: &Bytes) -> Option<Hint> {
-    let text = std::str::from_utf8(body).ok()?;
-    let position = text.trim().parse().ok()?;
-    Some(Hint::LogMoved(Position(position)))
 }

@@ -159,6 +159,10 @@ impl Bus for NatsBus {
         self.hints.publish(hint);
     }
 
+    fn reaches_processes(&self) -> bool {
+        true
+    }
+
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.hints.subscribe()
     }

@@ -135,6 +135,10 @@ impl EventLog for MongoStore {
         Ok(entries)
     }
 
+    fn record_entry(&self, position: Position) {
+        self.known.fetch_max(position.0, Ordering::AcqRel);
+    }
+
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
         let filter = doc! { "commits.commandId": command.to_string() };
         let found = self.log.find_one(filter).projection(doc! { "_id": 1 });

@@ -436,7 +436,7 @@ pub struct Commit {
 }
 
 /// The commits of one append, at one position.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     pub position: Position,
     /// The time by the clock of the appender, in milliseconds since 1970. No decision uses it.

@@ -60,8 +60,12 @@ const HEADERS: &[(&str, &str)] = &[
     ("Mcp-Position", "7"),
     ("Mcp-Sent", "a 1000 7"),
     ("Mcp-From", "a"),
+    ("Mcp-Entry", ENTRY),
+    ("Mcp-Signature", "AAAA"),
     ("Nats-Msg-Id", "a"),
 ];
+/// An entry that nobody has signed.
+const ENTRY: &str = r#"{"previous":"01a21bbe-872f-732b-b9b5-14a8b65e9edb","entry":{"position":8,"at":0,"commits":[]}}"#;
 const CALL: &str = r#"{"user":"ana","server":"s","tool":"t"}"#;
 /// Announces a body that never comes.
 const PARTS: &str = r#"{"inbox":"_INBOX.x","length":6000000,"part":1048576,"sha256":"00"}"#;
