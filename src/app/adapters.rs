@@ -64,6 +64,8 @@ impl Adapters {
     /// Empties the write-ahead log of the embedded store. Tasks hold the store until the process ends, so no drop does
     /// this.
     pub(super) async fn close(&self) {
+        // The last replies and hints leave the process.
+        self.bus.flush().await;
         let Some(store) = &self.embedded_store else {
             return;
         };

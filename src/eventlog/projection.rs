@@ -73,8 +73,8 @@ impl Projection {
 
     /// Sends appended entries to other processes, and folds theirs without a read of the log.
     pub fn share_entries(&self, signer: Arc<dyn EntrySigner>) {
-        if self.bus.reaches_processes() {
-            self.shared.start(signer);
+        if let Some(log) = self.log.identity().filter(|_| self.bus.reaches_processes()) {
+            self.shared.start(log.to_owned(), signer);
         }
     }
 

@@ -12,18 +12,18 @@ use crate::core::event::Entry;
 use crate::core::ids::{CommandId, Position};
 use crate::ports::bus::{EntrySigner, SignedEntry};
 
-/// The longest text of an entry in a hint, in bytes. Listeners keep about a thousand hints.
-const MAX_TEXT: usize = 16 << 10;
-
 #[derive(Serialize)]
 struct OutgoingEntry<'a> {
-    /// The last command of the entry before it. It shows that the sender and the receiver have the same log.
+    /// The identity of the log.
+    log: &'a str,
+    /// The last command of the entry before it. It shows that the sender and the receiver have the same log so far.
     previous: CommandId,
     entry: &'a Entry,
 }
 
 #[derive(Deserialize)]
 struct IncomingEntry {
+    log: String,
     previous: CommandId,
     entry: Entry,
 }
@@ -31,16 +31,17 @@ struct IncomingEntry {
 /// Signs and verifies entries that follow the newest entry of this process.
 #[derive(Default)]
 pub(super) struct SharedEntries {
-    signer: OnceLock<Arc<dyn EntrySigner>>,
+    /// The identity of the log and the signer, in a deployment with many processes.
+    signer: OnceLock<(String, Arc<dyn EntrySigner>)>,
     /// The newest entry that this process has folded, and its last command.
     newest: Mutex<Option<(Position, CommandId)>>,
 }
 
 impl SharedEntries {
     /// Begins to sign and to verify.
-    pub(super) fn start(&self, signer: Arc<dyn EntrySigner>) {
+    pub(super) fn start(&self, log: String, signer: Arc<dyn EntrySigner>) {
         // A second signer has the same keys.
-        let _ = self.signer.set(signer);
+        let _ = self.signer.set((log, signer));
     }
 
     /// Records the newest entry of the catalog. Without an entry, the next one must be read.
@@ -56,12 +57,21 @@ impl SharedEntries {
         (newest.next() == position).then_some(command)
     }
 
-    /// Signs an entry of this process before it is recorded. Returns `None` if the others must read it.
+    /// Signs an entry of this process before it is recorded. Returns `None` if other processes must read the entry.
     pub(super) fn sign(&self, entry: &Entry) -> Option<SignedEntry> {
-        let signer = self.signer.get()?;
+        let (log, signer) = self.signer.get()?;
         let previous = self.previous(entry.position)?;
-        let text = serde_json::to_string(&OutgoingEntry { previous, entry }).ok()?;
-        if text.len() > MAX_TEXT {
+        if data_bytes(entry) > SignedEntry::MAX_TEXT {
+            return None;
+        }
+        let outgoing = OutgoingEntry {
+            log,
+            previous,
+            entry,
+        };
+        let text = serde_json::to_string(&outgoing).ok()?;
+        // JSON of a server keeps its line breaks, and a hint has one line.
+        if text.len() > SignedEntry::MAX_TEXT || text.contains(['\r', '\n']) {
             return None;
         }
         Some(SignedEntry {
@@ -74,30 +84,38 @@ impl SharedEntries {
     /// Returns an entry of another process, or `None` if this process must read it.
     pub(super) fn verify(&self, shared: &SignedEntry) -> Option<Entry> {
         let previous = self.previous(shared.position)?;
-        let signer = self.signer.get()?;
+        let (log, signer) = self.signer.get()?;
         if !signer.is_signed_entry(&shared.text, &shared.signature) {
             return None;
         }
         let incoming: IncomingEntry = serde_json::from_str(&shared.text).ok()?;
-        let follows = incoming.previous == previous && incoming.entry.position == shared.position;
+        let follows = incoming.log == *log
+            && incoming.previous == previous
+            && incoming.entry.position == shared.position;
         follows.then_some(incoming.entry)
     }
+}
+
+fn data_bytes(entry: &Entry) -> usize {
+    let events = entry.commits.iter().flat_map(|commit| &commit.events);
+    events.map(|event| event.data.get().len()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use serde_json::value::RawValue;
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::event::{Actor, Commit};
+    use crate::core::event::{Actor, Commit, StoredEvent};
 
-    /// Signs with the number of bytes.
-    struct Length(usize);
+    /// Signs with the key and the text itself.
+    struct Plain(usize);
 
-    impl EntrySigner for Length {
+    impl EntrySigner for Plain {
         fn sign_entry(&self, text: &str) -> Option<Bytes> {
-            Some((text.len() + self.0).to_string().into())
+            Some(format!("{} {text}", self.0).into())
         }
 
         fn is_signed_entry(&self, text: &str, signature: &[u8]) -> bool {
@@ -118,9 +136,24 @@ mod tests {
         }
     }
 
+    fn with_data(data: &str) -> Entry {
+        let mut entry = entry(5, 50);
+        entry.commits[0].events.push(StoredEvent {
+            type_name: "server.described".into(),
+            v: 1,
+            subject: "server/1".into(),
+            data: RawValue::from_string(data.to_owned()).expect("JSON"),
+        });
+        entry
+    }
+
     fn process(key: usize, newest: &Entry) -> SharedEntries {
+        process_on("a log", key, newest)
+    }
+
+    fn process_on(log: &str, key: usize, newest: &Entry) -> SharedEntries {
         let shared = SharedEntries::default();
-        shared.start(Arc::new(Length(key)));
+        shared.start(log.to_owned(), Arc::new(Plain(key)));
         shared.record(Some(newest));
         shared
     }
@@ -162,14 +195,34 @@ mod tests {
             "another position"
         );
         let unknown = SharedEntries::default();
-        unknown.start(Arc::new(Length(1)));
+        unknown.start("a log".to_owned(), Arc::new(Plain(1)));
         assert!(unknown.verify(&signed).is_none(), "no entry so far");
     }
 
     #[test]
-    fn a_large_entry_is_not_signed() {
-        let mut large = entry(5, 50);
-        large.commits = vec![large.commits[0].clone(); 200];
-        assert!(process(1, &entry(4, 40)).sign(&large).is_none());
+    fn a_changed_text_is_not_taken() {
+        let signed = process(1, &entry(4, 40)).sign(&entry(5, 50));
+        let mut changed = signed.expect("signed");
+        changed.text = changed.text.replace("\"at\":1", "\"at\":2").into();
+        assert!(process(1, &entry(4, 40)).verify(&changed).is_none());
+    }
+
+    #[test]
+    fn an_entry_of_a_copy_of_the_log_is_not_taken() {
+        let signed = process_on("a copy", 1, &entry(4, 40)).sign(&entry(5, 50));
+        let signed = signed.expect("signed");
+        assert!(process(1, &entry(4, 40)).verify(&signed).is_none());
+    }
+
+    #[test]
+    fn a_large_entry_and_one_with_line_breaks_are_not_signed() {
+        let sender = process(1, &entry(4, 40));
+        assert!(sender.sign(&with_data("{}")).is_some());
+        for data in ["{\n}", "[1,\r2]", &format!("\"{}\"", "x".repeat(20_000))] {
+            assert!(sender.sign(&with_data(data)).is_none(), "{data:.9}");
+        }
+        let mut many = entry(5, 50);
+        many.commits = vec![many.commits[0].clone(); 200];
+        assert!(sender.sign(&many).is_none());
     }
 }

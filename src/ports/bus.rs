@@ -152,6 +152,11 @@ pub struct SignedEntry {
     pub signature: Bytes,
 }
 
+impl SignedEntry {
+    /// The longest text in bytes. Listeners keep about a thousand hints.
+    pub const MAX_TEXT: usize = 16 << 10;
+}
+
 /// Signs entries for the other processes of the deployment.
 pub trait EntrySigner: Send + Sync {
     /// Returns the signature, or `None` if the process has no key.

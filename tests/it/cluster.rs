@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, PATIENCE, answer};
@@ -447,58 +446,4 @@ async fn a_start_waits_for_its_services_and_logs_it() {
     let mut process = starting.await.expect("it has started");
     signal(process.pid(), "TERM");
     assert_eq!(process.wait().code(), Some(0));
-}
-
-/// Returns the entry of a hint with another position, another command and another server name.
-fn forged_entry(hint: &async_nats::Message) -> (u64, String) {
-    let headers = hint.headers.as_ref().expect("headers");
-    let text = headers.get("Mcp-Entry").expect("an entry").as_str();
-    let mut entry: Value = serde_json::from_str(text).expect("JSON");
-    let position = entry["entry"]["position"].as_u64().expect("a position");
-    entry["previous"] = entry["entry"]["commits"][0]["commandId"].take();
-    entry["entry"]["commits"][0]["commandId"] = json!(uuid::Uuid::now_v7());
-    entry["entry"]["position"] = json!(position + 1);
-    (
-        position + 1,
-        entry.to_string().replace("\"real\"", "\"forged\""),
-    )
-}
-
-#[tokio::test]
-async fn an_entry_travels_with_its_hint_and_a_forged_entry_is_not_taken() {
-    let services = Services::start();
-    let nats = async_nats::connect(services.nats.url())
-        .await
-        .expect("NATS");
-    let app = App::start_on(Some(services), 1, &[]);
-    app.register("first", json!({ "enabled": false }))
-        .await
-        .ok();
-    let mut hints = nats
-        .subscribe("mcp.v1.log.moved")
-        .await
-        .expect("a subscription");
-    nats.flush().await.expect("subscribed");
-    app.register("real", json!({ "enabled": false })).await.ok();
-    let hint = tokio::time::timeout(PATIENCE, hints.next()).await;
-    let hint = hint.expect("in time").expect("a hint");
-    let (position, entry) = forged_entry(&hint);
-    assert_eq!(
-        std::str::from_utf8(&hint.payload).expect("a position"),
-        (position - 1).to_string()
-    );
-    let mut headers = hint.headers.clone().expect("headers");
-    headers.insert("Mcp-Entry", entry);
-    headers.insert("Mcp-From", "somebody");
-    let moved = nats.publish_with_headers("mcp.v1.log.moved", headers, position.to_string().into());
-    moved.await.expect("published");
-    nats.flush().await.expect("published");
-    // Both processes have read all hints before this change, and they take its entry.
-    app.register("later", json!({ "enabled": false }))
-        .await
-        .ok();
-    app.server("real").await;
-    app.get("/mcp/servers/forged")
-        .await
-        .fails(404, "server_not_found");
 }

@@ -67,6 +67,7 @@ mod rogue;
 mod schemas;
 mod secrets;
 mod servers;
+mod shared_entries;
 mod signin;
 mod soak;
 mod store_contract;

@@ -15,7 +15,7 @@ use crate::services::nats::{Nats, Version};
 use crate::wait::block_until;
 
 /// A key of 32 bytes, because a passphrase is slow on purpose.
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+pub const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A process of the program, with its log and its variables. Dropping it kills the process.
 pub struct Process {

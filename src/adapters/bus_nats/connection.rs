@@ -135,18 +135,29 @@ impl NatsConnection {
 
     /// Publishes a message. The order of messages is kept while the outbox has room.
     pub(super) fn send(&self, message: OutboundMessage) {
-        let Err(message) = self.outbox.push(message) else {
-            return;
-        };
+        if let Err(message) = self.outbox.push(message) {
+            self.send_past_outbox(message);
+        }
+    }
+
+    /// Publishes a message before those that wait in the outbox.
+    pub(super) fn send_past_outbox(&self, message: OutboundMessage) {
         let client = self.client.clone();
-        self.runtime.spawn(async move {
+        let mut sending = Box::pin(async move {
             if let Err(error) = client.publish_message(message).await {
                 tracing::warn!(%error, "cannot send a message over NATS");
             }
         });
+        if tokio::task::unconstrained(&mut sending)
+            .now_or_never()
+            .is_none()
+        {
+            self.runtime.spawn(sending);
+        }
     }
 
-    /// Publishes a message. If there is no room for it, waits for room until the time is over. Returns whether it is sent.
+    /// Publishes a message. If the outbox has no room for it, waits for room at the client until the time is over. Returns
+    /// whether the outbox or the client has the message.
     pub(super) async fn send_before(&self, message: OutboundMessage, until: Instant) -> bool {
         let Err(message) = self.outbox.push(message) else {
             return true;

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::error::NatsError;
 use super::inbox::Inbox;
 use super::subjects::Subjects;
-use super::wire;
+use super::{chunked, hint_message};
 use crate::core::ids::{Digest, Position};
 use crate::ports::bus::{Hint, SignedEntry};
 
@@ -123,15 +123,17 @@ impl HintForwarder {
         // A hint is lost while NATS is disconnected, because a late hint has no use.
         let send = |subject: String, body: Bytes| {
             if inbox.connection.is_connected() {
-                let hint = wire::hint(subject, &process, body);
+                let hint = hint_message::hint(subject, &process, body);
                 inbox.connection.send(hint);
             }
         };
         let send_entry = |entry: &SignedEntry| {
             if inbox.connection.is_connected() {
                 let position = entry.position.to_string();
-                let mut hint = wire::hint(subjects.log_moved(), &process, position.into());
-                wire::add_entry(&mut hint, entry);
+                let mut hint = hint_message::hint(subjects.log_moved(), &process, position.into());
+                if entry.text.len() <= chunked::max_inline(&inbox.connection) {
+                    hint_message::add_entry(&mut hint, entry);
+                }
                 inbox.connection.send(hint);
             }
         };
@@ -148,7 +150,7 @@ impl HintForwarder {
                     self.on_message(&message, &process, |message| parse_mcp_hint(&message.payload));
                 }
                 Some(message) = self.positions_in.next() => {
-                    self.on_message(&message, &process, wire::parse_log_hint);
+                    self.on_message(&message, &process, hint_message::parse_log_hint);
                 }
                 Some(message) = self.statuses_in.next() => {
                     self.on_message(&message, &process, |message| Some(Hint::Status(message.payload.clone())));
@@ -165,7 +167,7 @@ impl HintForwarder {
         process: &str,
         parse: impl Fn(&Message) -> Option<Hint>,
     ) {
-        if wire::is_from(message, process) {
+        if hint_message::is_from(message, process) {
             return;
         }
         if let Some(hint) = parse(message) {

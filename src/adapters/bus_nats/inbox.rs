@@ -172,13 +172,15 @@ impl Inbox {
     /// server had sent before have arrived.
     pub(super) async fn round_trip(self: &Arc<Self>, limit: Duration) {
         let mut waiter = self.wait();
-        self.connection.send(OutboundMessage {
+        let until = monotonic() + limit;
+        let message = OutboundMessage {
             subject: waiter.subject().into(),
             reply: None,
             payload: Bytes::new(),
             headers: None,
-        });
-        let _ = tokio::time::timeout(limit, waiter.reply()).await;
+        };
+        self.connection.send_before(message, until).await;
+        let _ = tokio::time::timeout_at(until, waiter.reply()).await;
     }
 }
 

@@ -193,7 +193,8 @@ pub(super) fn send_outcome(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Res
     let mut message = wire::reply(to, &reply, Position(0));
     let (Ok(body) | Err(body)) = reply.outcome;
     let held = chunked::add_body(inbox, &mut message, body);
-    inbox.connection.send(message);
+    // The acknowledgement of the job follows, and it does not pass through the outbox.
+    inbox.connection.send_past_outbox(message);
     if let Some(held) = held {
         inbox.connection.spawn(held.fetched());
     }

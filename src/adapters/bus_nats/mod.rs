@@ -11,6 +11,7 @@ mod chunked;
 mod clock_skew;
 mod connection;
 mod error;
+mod hint_message;
 mod hints;
 mod inbox;
 mod interim_kinds;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_nats::Client;
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -26,15 +27,18 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Queue {
+    /// The client has no room for the message that comes before these.
+    is_blocked: bool,
     messages: Vec<OutboundMessage>,
     bytes: usize,
 }
 
 impl Outbox {
-    /// Takes a message, or returns it if the outbox is full.
+    /// Takes a message, or returns it if the outbox is full or the client has no room.
     pub(super) fn push(&self, message: OutboundMessage) -> Result<(), OutboundMessage> {
         let mut queue = self.queue.lock();
-        if queue.messages.len() >= MAX_MESSAGES || queue.bytes >= MAX_BYTES {
+        let is_full = queue.messages.len() >= MAX_MESSAGES || queue.bytes >= MAX_BYTES;
+        if queue.is_blocked || is_full {
             return Err(message);
         }
         queue.bytes += message.payload.len();
@@ -54,10 +58,25 @@ impl Outbox {
             // The runtime continues this task when no other task is ready, or after a bounded number of them.
             tokio::task::yield_now().await;
             for message in self.take() {
-                if let Err(error) = client.publish_message(message).await {
-                    tracing::warn!(%error, "cannot send a message over NATS");
-                }
+                self.pass(&client, message).await;
             }
+        }
+    }
+
+    async fn pass(&self, client: &Client, message: OutboundMessage) {
+        let mut sending = std::pin::pin!(client.publish_message(message));
+        let first = tokio::task::unconstrained(sending.as_mut()).now_or_never();
+        let sent = match first {
+            Some(sent) => sent,
+            None => {
+                self.queue.lock().is_blocked = true;
+                let sent = sending.await;
+                self.queue.lock().is_blocked = false;
+                sent
+            }
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%error, "cannot send a message over NATS");
         }
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_nats::header::{HeaderMap, HeaderName};
 use async_nats::message::OutboundMessage;
 use async_nats::{HeaderValue, Message, StatusCode, Subject};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -20,7 +19,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::tool_call::{CallTool, RetryTool};
 use crate::ports::bus::{
-    Ask, BusError, Hint, Interim, InterimKind, InterimKinds, JobMessage, Reply, SignedEntry, Target,
+    Ask, BusError, Interim, InterimKind, InterimKinds, JobMessage, Reply, Target,
 };
 
 /// The time that the sender waits, in milliseconds.
@@ -53,11 +52,6 @@ static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
 /// The process of the sender and its clock. In an ask of this program, the time left in milliseconds and the
 /// position follow, and the sender wants signs of life. One header instead of four makes asks faster.
 static SENT: HeaderName = HeaderName::from_static("Mcp-Sent");
-/// The entry of a hint, as JSON on one line, and its signature in base64. A position without them is a hint too.
-static ENTRY: HeaderName = HeaderName::from_static("Mcp-Entry");
-static SIGNATURE: HeaderName = HeaderName::from_static("Mcp-Signature");
-/// The process that sent a hint. This process ignores its own hints, because its listeners have them already.
-static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 
 /// The status of a message before the reply.
 const INTERIM_STATUS: &str = "interim";
@@ -147,7 +141,7 @@ impl AskSender {
     }
 }
 
-fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
     // A message has few headers, so reading them costs less than the hash of a name.
     let mut headers = message.headers.as_ref()?.iter();
     let (_, values) = headers.find(|(known, _)| *known == name)?;
@@ -437,45 +431,6 @@ pub(super) fn tick(subject: String, clock: String) -> OutboundMessage {
         payload: Bytes::new(),
         headers: Some(headers),
     }
-}
-
-/// Returns a hint of this process as a message.
-pub(super) fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
-    let mut headers = HeaderMap::new();
-    headers.insert(FROM.clone(), from);
-    OutboundMessage {
-        subject: subject.into(),
-        reply: None,
-        payload,
-        headers: Some(headers),
-    }
-}
-
-/// Adds the entry to a hint about its position.
-pub(super) fn add_entry(message: &mut OutboundMessage, entry: &SignedEntry) {
-    let headers = message.headers.get_or_insert_default();
-    headers.insert(ENTRY.clone(), &*entry.text);
-    headers.insert(SIGNATURE.clone(), URL_SAFE.encode(&entry.signature));
-}
-
-/// Returns the position of a hint, with the entry if the hint has it.
-pub(super) fn parse_log_hint(message: &Message) -> Option<Hint> {
-    let position = std::str::from_utf8(&message.payload).ok()?;
-    let position = Position(position.trim().parse().ok()?);
-    let signature = text(message, &SIGNATURE).and_then(|text| URL_SAFE.decode(text).ok());
-    let entry = text(message, &ENTRY).zip(signature);
-    Some(match entry {
-        Some((text, signature)) => Hint::EntryAppended(SignedEntry {
-            position,
-            text: text.into(),
-            signature: signature.into(),
-        }),
-        None => Hint::LogMoved(position),
-    })
-}
-
-pub(super) fn is_from(message: &Message, process: &str) -> bool {
-    text(message, &FROM) == Some(process)
 }
 
 #[cfg(test)]

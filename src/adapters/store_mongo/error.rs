@@ -78,6 +78,10 @@ fn code_of(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
         ErrorKind::Command(error) => Some(error.code),
+        ErrorKind::InsertMany(error) => {
+            let mut codes = error.write_errors.iter().flatten().map(|error| error.code);
+            codes.find(|code| *code != DUPLICATE_KEY)
+        }
         _ => None,
     }
 }

@@ -135,6 +135,10 @@ impl EventLog for MongoStore {
         Ok(entries)
     }
 
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
     fn record_entry(&self, position: Position) {
         self.known.fetch_max(position.0, Ordering::AcqRel);
     }

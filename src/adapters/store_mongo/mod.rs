@@ -14,14 +14,14 @@ mod vault_writer;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference,
     SelectionCriteria, WriteConcern,
 };
-use mongodb::{Client, Collection, IndexModel};
+use mongodb::{Client, Collection, Database, IndexModel};
 
-use self::error::store_error;
+use self::error::{store_error, with_timeout};
 use self::vault_writer::VaultWriter;
 use crate::ports::error::StoreError;
 
@@ -48,6 +48,8 @@ pub struct MongoStore {
     vault_writer: VaultWriter,
     keys: Collection<Document>,
     leases: Collection<Document>,
+    /// The UUID of the collection of the log. A restored copy has another one.
+    identity: Option<String>,
     /// The newest position of the log that this process has seen.
     known: AtomicU64,
 }
@@ -83,17 +85,39 @@ impl MongoStore {
             database.collection_with_options(&format!("mcpapi_{name}"), options)
         };
         let vault = collection(&options.secrets);
-        let store = Self {
+        let mut store = Self {
             log: collection("log"),
             snapshots: collection("snapshots"),
             vault_writer: VaultWriter::start(vault.clone()),
             vault,
             keys: collection("keys"),
             leases: collection("leases"),
+            identity: None,
             known: AtomicU64::new(0),
         };
         store.create_indexes().await?;
+        store.identity = store.read_identity(&database).await;
         Ok(store)
+    }
+
+    /// Returns the UUID of the collection of the log, or `None` if the server or the rights of the user do not show it.
+    async fn read_identity(&self, database: &Database) -> Option<String> {
+        let list = doc! { "listCollections": 1, "filter": { "name": self.log.name() } };
+        let found = with_timeout(database.run_command(list)).await.ok()?;
+        let collections = found
+            .get_document("cursor")
+            .ok()?
+            .get_array("firstBatch")
+            .ok()?;
+        let info = collections
+            .first()?
+            .as_document()?
+            .get_document("info")
+            .ok()?;
+        let Bson::Binary(uuid) = info.get("uuid")? else {
+            return None;
+        };
+        Some(hex::encode(&uuid.bytes))
     }
 
     async fn create_indexes(&self) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use mongodb::Collection;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 use mongodb::error::{Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::error::{DUPLICATE_KEY, OPERATION_LIMIT, timed_out, with_timeout};
@@ -17,6 +17,8 @@ use crate::ports::vault::VaultValue;
 const QUEUE_LENGTH: usize = 256;
 /// The most values in one insert.
 const BATCH: usize = 128;
+/// The most inserts at the same time.
+const MAX_INSERTS: usize = 2;
 /// An insert takes no further value after this many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 /// The most bytes of one value. The rest of the 16 MiB of a document is for the other fields.
@@ -86,29 +88,57 @@ impl Drop for VaultWriter {
 
 async fn insert_batches(vault: Collection<Document>, mut queue: mpsc::Receiver<PendingValue>) {
     let mut next = None;
-    while let Some(first) = match next.take() {
-        Some(first) => Some(first),
-        None => queue.recv().await,
-    } {
+    let mut inserts = JoinSet::new();
+    loop {
+        let first = match next.take() {
+            Some(first) => first,
+            None => match queue.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        // A slow insert does not delay all values. More inserts at the same time would be smaller.
+        if inserts.len() == MAX_INSERTS {
+            inserts.join_next().await;
+        }
         // Other tasks that are ready may have values too.
         tokio::task::yield_now().await;
-        let mut bytes = first.value.sealed.0.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(pending) = queue.try_recv()
-        {
-            bytes += pending.value.sealed.0.len();
-            if bytes > BATCH_BYTES {
-                next = Some(pending);
-                break;
-            }
-            batch.push(pending);
-        }
-        insert_batch(&vault, batch).await;
+        let batch;
+        (batch, next) = take_batch(first, &mut queue);
+        inserts.spawn(insert_batch(vault.clone(), batch));
+        while inserts.try_join_next().is_some() {}
     }
 }
 
-async fn insert_batch(vault: &Collection<Document>, batch: Vec<PendingValue>) {
+/// Returns the values of one insert, and a value that did not fit. The value of a caller that
+/// has left is dropped.
+fn take_batch(
+    first: PendingValue,
+    queue: &mut mpsc::Receiver<PendingValue>,
+) -> (Vec<PendingValue>, Option<PendingValue>) {
+    let mut bytes = 0;
+    let mut batch = Vec::new();
+    let mut next = Some(first);
+    while let Some(pending) = next.take().or_else(|| queue.try_recv().ok()) {
+        if pending.answer.is_closed() {
+            continue;
+        }
+        bytes += pending.value.sealed.0.len();
+        if !batch.is_empty() && bytes > BATCH_BYTES {
+            return (batch, Some(pending));
+        }
+        batch.push(pending);
+        if batch.len() == BATCH {
+            break;
+        }
+    }
+    (batch, None)
+}
+
+async fn insert_batch(vault: Collection<Document>, batch: Vec<PendingValue>) {
+    if batch.is_empty() {
+        return;
+    }
     let documents: Vec<_> = batch.iter().map(|pending| encode(&pending.value)).collect();
     let inserting = vault.insert_many(documents).ordered(false);
     let inserted = with_timeout(async {
@@ -120,7 +150,7 @@ async fn insert_batch(vault: &Collection<Document>, batch: Vec<PendingValue>) {
     })
     .await;
     for pending in batch {
-        // The caller may have left. The sweep of the Vault removes a value that nothing names.
+        // The caller may have left meanwhile. The sweep of the Vault removes a value that nothing names.
         let _ = pending.answer.send(inserted.clone());
     }
 }

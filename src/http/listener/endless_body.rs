@@ -17,6 +17,9 @@ use super::slots::RequestGuard;
 /// The chunk that ends a body (RFC 9112, section 7.1).
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// The most bytes that are discarded.
+const MAX_DISCARDED: usize = 64 << 10;
+
 /// A body without an end. Its request counts as running until the body is dropped.
 pub(super) struct EndlessBody {
     pub body: Body,
@@ -56,20 +59,23 @@ async fn send_chunk(data: Bytes, to: &mut WriteHalf<'_>) -> io::Result<()> {
 }
 
 /// Waits until the client disconnects. Bytes that it sends after its request are discarded, because the head of the
-/// response has announced that the connection closes.
+/// response has announced that the connection closes. From a client that sends more and more, nothing is read any more, so
+/// only a failed write shows that it has disconnected.
 async fn until_disconnected(from: &mut ReadHalf<'_>) {
-    loop {
+    let mut discarded = 0;
+    while discarded <= MAX_DISCARDED {
         if from.readable().await.is_err() {
             return;
         }
         // The buffer is not part of the future, because it does not exist while the future waits.
         match from.try_read(&mut [0; 1024]) {
             Ok(0) => return,
-            Ok(_) => {}
+            Ok(length) => discarded += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return,
         }
     }
+    std::future::pending().await
 }
 
 /// Passes an endless body from the service of a connection to the connection, which sends it after the parser has
@@ -191,6 +197,21 @@ mod tests {
         assert_eq!(&chunk, b"3\r\none\r\n");
         client.shutdown().await.expect("closed");
         parts.closed().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_floods_still_gets_its_parts() {
+        let (client, parts, _) = open().await;
+        let (mut from, mut to) = client.into_split();
+        let flood = tokio::spawn(async move { while to.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        for _ in 0..100 {
+            parts.send(Ok("one")).await.expect("a reader");
+            let mut chunk = [0; 8];
+            from.read_exact(&mut chunk).await.expect("a chunk");
+            assert_eq!(&chunk, b"3\r\none\r\n");
+        }
+        assert!(!flood.is_finished());
+        flood.abort();
     }
 
     #[test]

@@ -139,6 +139,7 @@ macro_rules! adapters {
                 values_are_stored_loaded_and_removed,
                 a_value_never_changes,
                 values_have_an_age,
+                many_values_at_the_same_time_are_all_stored,
                 the_first_key_record_wins,
                 one_of_several_concurrent_key_records_is_stored,
                 wrappings_are_read_in_the_order_of_their_ids,

@@ -72,6 +72,24 @@ pub async fn a_value_never_changes(store: Store) {
     assert_eq!(load(&store, &[id]).await, [Some(b"first".to_vec())]);
 }
 
+pub async fn many_values_at_the_same_time_are_all_stored(store: Store) {
+    let mut values: Vec<_> = (0..300)
+        .map(|number: u32| (value_id(), number.to_be_bytes().to_vec()))
+        .collect();
+    values.extend((0..3).map(|_| (value_id(), vec![7; 3 << 20])));
+    // Each value is stored twice, as after a failure of unknown outcome.
+    let puts = values.iter().chain(&values).map(|(id, bytes)| {
+        let sealed = Sealed(Bytes::from(bytes.clone()));
+        store.vault.put(*id, sealed)
+    });
+    for put in futures::future::join_all(puts).await {
+        put.expect("stored");
+    }
+    let ids: Vec<_> = values.iter().map(|(id, _)| *id).collect();
+    let stored = values.into_iter().map(|(_, bytes)| Some(bytes));
+    assert!(load(&store, &ids).await.into_iter().eq(stored));
+}
+
 pub async fn values_have_an_age(store: Store) {
     let a = value_id();
     let b = value_id();

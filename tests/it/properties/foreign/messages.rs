@@ -64,7 +64,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("Mcp-Signature", "AAAA"),
     ("Nats-Msg-Id", "a"),
 ];
-/// An entry that nobody has signed.
+/// An entry without a valid signature.
 const ENTRY: &str = r#"{"previous":"01a21bbe-872f-732b-b9b5-14a8b65e9edb","entry":{"position":8,"at":0,"commits":[]}}"#;
 const CALL: &str = r#"{"user":"ana","server":"s","tool":"t"}"#;
 /// Announces a body that never comes.
