@@ -45,7 +45,7 @@ pub trait EventLog: Send + Sync {
     /// log ends at `after`. It has a gap only where [`EventLog::remove_entries`] has removed entries;
     /// `eventlog::reader` finds the gap.
     async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError>;
-    /// Returns a text that no other log has, not even a copy of this one. A log of one process needs none.
+    /// Returns a text that no other log has, except a physical copy of this one. A log of one process needs none.
     fn identity(&self) -> Option<&str> {
         None
     }

@@ -4,14 +4,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::process::{PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 
 use super::orphans::{self, Registration};
 use super::request::GuardDescriptors;
 use super::start;
+
+/// While a task waits for the end of a guard, it looks at the guard this often.
+const EXIT_CHECK: Duration = Duration::from_millis(500);
 
 pub(super) struct RunningGuard {
     process: AsyncFd<OwnedFd>,
@@ -65,13 +70,16 @@ impl RunningGuard {
 
     async fn exit_status(&self) -> io::Result<ExitStatus> {
         loop {
-            // The descriptor of a process becomes readable when the process ends.
-            let mut ready = self.process.readable().await?;
+            // The descriptor of a process becomes readable when the process ends. The kernel says so once, so a wait without
+            // a limit could last for ever after a lost event.
+            let ready = timeout(EXIT_CHECK, self.process.readable()).await;
             if let Some((_, status)) = waitpid(Some(self.registration.pid()), WaitOptions::NOHANG)?
             {
                 return Ok(ExitStatus::from_raw(status.as_raw()));
             }
-            ready.clear_ready();
+            if let Ok(ready) = ready {
+                ready?.clear_ready();
+            }
         }
     }
 

@@ -133,7 +133,7 @@ impl NatsConnection {
         self.outbox.clone().pass_on(self.client.clone())
     }
 
-    /// Publishes a message. The order of messages is kept while the outbox has room.
+    /// Publishes a message. The order of messages is kept while the outbox and the client have room.
     pub(super) fn send(&self, message: OutboundMessage) {
         if let Err(message) = self.outbox.push(message) {
             self.send_past_outbox(message);

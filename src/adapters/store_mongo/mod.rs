@@ -48,7 +48,7 @@ pub struct MongoStore {
     vault_writer: VaultWriter,
     keys: Collection<Document>,
     leases: Collection<Document>,
-    /// The UUID of the collection of the log. A restored copy has another one.
+    /// The UUID of the collection of the log. A copy that `mongorestore` made has another one.
     identity: Option<String>,
     /// The newest position of the log that this process has seen.
     known: AtomicU64,
@@ -97,6 +97,11 @@ impl MongoStore {
         };
         store.create_indexes().await?;
         store.identity = store.read_identity(&database).await;
+        if store.identity.is_none() {
+            tracing::warn!(
+                "the process shares no entries of the log, because MongoDB does not show the UUID of its collection; give the user the right listCollections"
+            );
+        }
         Ok(store)
     }
 
