@@ -88,7 +88,7 @@ impl Observed {
         };
         let store = MongoStore::connect(options).await.expect("MongoDB");
         let record = store.key_record(None).await.expect("an answer");
-        let key = SecretsKey::new(KEY.to_owned().into());
+        let key = SecretsKey::new(KEY.to_owned());
         let (sealer, _) = open_keyring(&record.expect("a record"), &key, &[]).expect("a keyring");
         let signature = sealer.sign_entry(entry).expect("a signature");
         base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(signature)

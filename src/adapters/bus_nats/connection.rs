@@ -135,7 +135,7 @@ impl NatsConnection {
 
     /// Publishes a message. The order of messages is kept while the outbox and the client have room.
     pub(super) fn send(&self, message: OutboundMessage) {
-        if let Err(message) = self.outbox.push(message) {
+        if let Some(message) = self.outbox.push(message) {
             self.send_past_outbox(message);
         }
     }
@@ -159,7 +159,7 @@ impl NatsConnection {
     /// Publishes a message. If the outbox has no room for it, waits for room at the client until the time is over. Returns
     /// whether the outbox or the client has the message.
     pub(super) async fn send_before(&self, message: OutboundMessage, until: Instant) -> bool {
-        let Err(message) = self.outbox.push(message) else {
+        let Some(message) = self.outbox.push(message) else {
             return true;
         };
         let sending = self.client.publish_message(message);
