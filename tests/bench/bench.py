@@ -3,7 +3,7 @@
 Every call to mcp-api carries a sealed secret named `message`; an answer counts only if it holds the
 secret's value. Passes are interleaved and the median is shown: machines are noisy, ratios less so.
 """
-import argparse, copy, http.client, http.server, json, os, resource, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
+import argparse, copy, http.client, http.server, json, os, re, resource, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BIN = os.environ.get("MCP_BENCH_BIN", f"{ROOT}/target/dist/mcp-api")
@@ -163,7 +163,11 @@ def table(title, targets, args, beside=()):
     The machine may become slower or faster during a run. So each pass begins with another target, and a ratio is the
     median of the ratios within one pass.
     """
-    compared = {"the pass-through": targets[0].name, **{name: name for name in beside}}
+    targets = [target for target in targets if re.search(args.rows, target.name)]
+    if not targets:
+        return
+    named = [name for name in beside if any(target.name == name for target in targets)]
+    compared = {"the first row" if args.rows else "the pass-through": targets[0].name, **{name: name for name in named}}
     columns = ["connections", "calls a second", "p50 µs", "p99 µs", "CPU µs a call", *(f"of {name}" for name in compared)]
     print(f"\n| {title} | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for connections in (1, 16, 64):
@@ -469,9 +473,12 @@ def figures(args):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
+    parser.add_argument("--passes", type=int, help="passes of one second for each row, instead of 11")
+    parser.add_argument("--rows", default="", help="a regular expression: measure only the rows that it finds")
     parser.add_argument("--only", choices=["load", "remote", "figures", "endpoints", "features"])
     args = parser.parse_args()
-    args.seconds, args.passes = (2, 1) if args.quick else (1, 11)
+    args.seconds, passes = (2, 1) if args.quick else (1, 11)
+    args.passes = args.passes or passes
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
     for measure in (figures, load, remote, endpoints, features):
         if args.only in (None, measure.__name__):

@@ -137,6 +137,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--passes", type=int, default=7)
+    parser.add_argument("--rows", default="", help="a regular expression: measure only the rows that it finds")
     parser.add_argument("--only", choices=["calls", "spread", "changes"])
     args = parser.parse_args()
     services = Services()
