@@ -200,7 +200,7 @@ pub struct HoldGuard<'a> {
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         let mut lines = self.log_buffer.0.lock();
-        // Other tasks wait for the lock, so this thread frees it while it masks lines. A flooding server adds lines meanwhile.
+        // Other tasks wait for the lock, so this thread does not hold it while it masks lines. A server may add lines in this time.
         for _ in 0..UNLOCKED_ROUNDS {
             if lines.holds > 1 || lines.held.is_empty() {
                 break;

@@ -97,7 +97,7 @@ async fn insert_batches(vault: Collection<Document>, mut queue: mpsc::Receiver<P
                 None => return,
             },
         };
-        // A slow insert does not delay all values. More inserts at the same time would be smaller.
+        // One slow insert does not delay the other values. More inserts at the same time would be smaller.
         if inserts.len() == MAX_INSERTS {
             inserts.join_next().await;
         }
@@ -110,8 +110,7 @@ async fn insert_batches(vault: Collection<Document>, mut queue: mpsc::Receiver<P
     }
 }
 
-/// Returns the values of one insert, and a value that did not fit. The value of a caller that
-/// has left is dropped.
+/// Returns the values of one insert, and a value that does not fit. Drops the value of a caller that has left.
 fn take_batch(
     first: PendingValue,
     queue: &mut mpsc::Receiver<PendingValue>,
@@ -150,7 +149,7 @@ async fn insert_batch(vault: Collection<Document>, batch: Vec<PendingValue>) {
     })
     .await;
     for pending in batch {
-        // The caller may have left meanwhile. The sweep of the Vault removes a value that nothing names.
+        // A caller may have left by now. The sweep of the Vault removes each value that no event names.
         let _ = pending.answer.send(inserted.clone());
     }
 }
@@ -160,7 +159,8 @@ fn has_only_duplicates(error: &Error) -> bool {
         return false;
     };
     let failed = error.write_errors.as_deref().unwrap_or_default();
-    error.write_concern_error.is_none() && failed.iter().all(|error| error.code == DUPLICATE_KEY)
+    let are_duplicates = failed.iter().all(|error| error.code == DUPLICATE_KEY);
+    error.write_concern_error.is_none() && !failed.is_empty() && are_duplicates
 }
 
 fn encode(VaultValue { id, sealed }: &VaultValue) -> Document {

@@ -256,7 +256,7 @@ async fn a_hint_reaches_every_other_process_once() {
             Hint::McpSessionEnded(session) => digests.push(("ended", session)),
             Hint::UpstreamChanged(change) => changes.push(change),
             Hint::McpSessionChanged(setting) => settings.push(setting),
-            Hint::EntryAppended(entry) => panic!("an entry that nobody appended: {entry:?}"),
+            Hint::EntryAppended(entry) => panic!("an entry that no process appended: {entry:?}"),
         }
     }
     assert_eq!(changes, [change]);

@@ -1,2 +1,2 @@
-//! What the pass-throughs share.
+//! The code that the pass-throughs share.
 pub mod child;

@@ -1,4 +1,4 @@
-//! What HTTP over NATS to a child itself costs: `POST /mcp/tool/call` as one NATS request, and nothing else.
+//! Measures what HTTP over NATS to a child costs. This program passes each `POST /mcp/tool/call` on as one NATS request.
 //! `pass-through-nats PORT COMMAND NATS_URL` is gateway and worker in one process. `pass-through-nats PORT - NATS_URL` is
 //! the gateway alone, and `pass-through-nats - COMMAND NATS_URL` the worker alone.
 use axum::{body::Bytes, extract::State, http::StatusCode, response::{IntoResponse, Response}, routing::post, Router};
