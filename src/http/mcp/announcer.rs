@@ -31,24 +31,30 @@ pub enum Notice {
     KeepAlive,
 }
 
-/// Sends notices to all streams.
-pub struct Announcer(broadcast::Sender<Notice>);
+/// Sends notices to all streams. The task owns the sender, so its end ends all streams.
+pub struct Announcer(broadcast::WeakSender<Notice>);
 
 impl Announcer {
     /// Starts the task, which ends when `ending` is cancelled. Then all streams end.
     pub fn start(projection: Arc<Projection>, ending: CancellationToken) -> Self {
         let sender = broadcast::Sender::new(MAX_LAG);
         let weak = sender.downgrade();
-        tokio::spawn(async move { ending.run_until_cancelled(announce(projection, weak)).await });
-        Self(sender)
+        tokio::spawn(async move {
+            ending
+                .run_until_cancelled(announce(projection, sender))
+                .await
+        });
+        Self(weak)
     }
 
+    /// Returns the notices from now on. After the end of the process, the receiver is closed.
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.0.subscribe()
+        let ended = || broadcast::Sender::new(1);
+        self.0.upgrade().unwrap_or_else(ended).subscribe()
     }
 }
 
-async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Notice>) {
+async fn announce(projection: Arc<Projection>, sender: broadcast::Sender<Notice>) {
     let mut positions = projection.subscribe();
     let mut keep_alive = ticks(KEEP_ALIVE);
     let mut merge = ticks(MERGE);
@@ -67,9 +73,6 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
                 let described = descriptions.update(&catalog);
                 Notice::LogMoved { lists_changed: catalog.tools_changed.max(described) }
             }
-        };
-        let Some(sender) = sender.upgrade() else {
-            return;
         };
         // Without open streams the notice is lost, which is allowed.
         let _ = sender.send(notice);

@@ -59,6 +59,28 @@ async fn a_second_stream_of_a_session_replaces_the_first_and_delete_ends_it() {
 }
 
 #[tokio::test]
+async fn a_drain_ends_the_streams_of_both_eras() {
+    let mut app = App::start();
+    app.register_fixture("fixture").await.ok();
+    let (session, _) = McpClient::new(&app, FIXTURE).initialize("2025-06-18").await;
+    let mut legacy = Messages::open(session.request(Method::GET)).await;
+    let params = json!({ "notifications": {} });
+    let request = McpClient::new(&app, "/mcp").modern_request("subscriptions/listen", params);
+    let mut modern = Messages::open(request).await;
+    modern
+        .notification("notifications/subscriptions/acknowledged")
+        .await;
+    app.terminate();
+    assert!(legacy.next().await.is_none());
+    // The response is the last event of this stream.
+    let last = modern.next().await.expect("a response");
+    assert_eq!(last["id"], 7, "{last}");
+    assert!(modern.next().await.is_none());
+    let log = app.log();
+    assert!(!log.contains("connections are still open"), "{log}");
+}
+
+#[tokio::test]
 async fn a_revoked_token_ends_its_streams_and_its_list_is_its_own() {
     let app = App::start_with(&[("ADMIN_TOKEN", ADMIN)]);
     let admin = |method: Method, path: &str, body: Value| {
