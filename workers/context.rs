@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::google::Application;
 use super::install::Installer;
+use super::jobs::fresh_answers::FreshAnswers;
 use super::oauth::limits::OAuthLimits;
 use super::open_requests::OpenRequests;
 use super::permits::Permits;
@@ -36,6 +37,7 @@ pub struct Context {
     pub oauth_limits: OAuthLimits,
     pub commands: CommandClient,
     pub job_client: JobClient,
+    pub fresh_answers: FreshAnswers,
     pub manager: Arc<ServerManager>,
     /// The id of the key that this process seals with.
     pub key_id: String,
@@ -106,6 +108,7 @@ impl Context {
             oauth_limits: OAuthLimits::default(),
             commands,
             job_client: deps.job_client,
+            fresh_answers: FreshAnswers::default(),
             manager,
             key_id,
             alone: deps.alone,

@@ -423,6 +423,27 @@ async fn without_mongo_warm_calls_continue_and_the_processes_recover() {
 }
 
 #[tokio::test]
+async fn the_worker_of_a_job_that_has_just_ended_reads_its_answer_without_the_store() {
+    let mut set = Mongod::set(1).await;
+    let mut services = Services::start();
+    services.mongo_url = Mongod::url(&set);
+    let app = App::start_on(Some(services), 1, &[]);
+    app.register_fixture("fixture").await.ok();
+    let call = json!({ "serverName": "fixture", "methodName": "pid", "args": {} });
+    let call = app
+        .http
+        .post(format!("{}/mcp/tool/call", app.url))
+        .json(&call);
+    let accepted = answer(call.header("prefer", "respond-async")).await;
+    let id = accepted.body["jobId"].as_str().expect("an id").to_owned();
+    let job = format!("/jobs/{id}?wait=60s");
+    let first = app.get(&job).await.ok();
+    assert_eq!(first["job"]["answer"]["status"], 200, "{first}");
+    set[0].kill();
+    assert_eq!(app.get(&job).await.ok(), first);
+}
+
+#[tokio::test]
 async fn a_start_waits_for_its_services_and_logs_it() {
     let dir = tempfile::TempDir::new().expect("a temporary folder");
     let mut services = Services::start();

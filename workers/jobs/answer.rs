@@ -6,9 +6,10 @@ use serde_json::value::to_raw_value;
 
 use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
-use crate::core::ids::JobId;
+use crate::core::ids::{JobId, ValueId};
 use crate::core::model::job::StoredJobAnswer;
 use crate::crypto::context::{JobValueContext, JobValueKind};
+use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
@@ -46,14 +47,10 @@ async fn open_answer(context: &Context, id: JobId) -> Result<StoredJobAnswer, Fa
     let Some(value) = ended.answer else {
         return to_raw_value(&JobAnswer::missing(ended.state)).map_err(internal_error);
     };
-    let sealed = context
-        .vault
-        .get(&[value])
-        .await
-        .map_err(store_unavailable)?
-        .pop()
-        .flatten()
-        .ok_or_else(not_found)?;
+    let sealed = match context.fresh_answers.get(value) {
+        Some(sealed) => sealed,
+        None => read_sealed(context, value).await?.ok_or_else(not_found)?,
+    };
     let answer_context = JobValueContext {
         job: id,
         part: JobValueKind::Answer,
@@ -64,4 +61,9 @@ async fn open_answer(context: &Context, id: JobId) -> Result<StoredJobAnswer, Fa
         .open(answer_context, &sealed)
         .map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
+}
+
+async fn read_sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
+    let found = context.vault.get(&[value]).await;
+    Ok(found.map_err(store_unavailable)?.pop().flatten())
 }

@@ -59,6 +59,7 @@ impl JobCleanup {
         if values.is_empty() {
             return;
         }
+        self.context.fresh_answers.forget(&values);
         if let Err(error) = self.context.vault.remove(&values).await {
             tracing::warn!(
                 error = error_chain(&error),

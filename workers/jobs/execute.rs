@@ -282,6 +282,8 @@ async fn end_job(
     let Ok(sealed) = seal_answer(context, execution, value, answer) else {
         return false;
     };
+    // The first request for the answer may come before the commit returns.
+    context.fresh_answers.keep(value, sealed.clone());
     let id = CommandId(Uuid::now_v7());
     let mut pauses = INTERRUPTED_JOB.pauses();
     // While this worker holds its lease, no other worker ends the job.

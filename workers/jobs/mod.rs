@@ -4,6 +4,7 @@ pub(super) mod answer;
 pub(super) mod cleanup;
 pub(super) mod dead_letters;
 pub(super) mod execute;
+pub(super) mod fresh_answers;
 pub(super) mod ingest;
 pub(super) mod notify;
 pub(super) mod progress;
