@@ -2,9 +2,9 @@
 //! replaced.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::mcp::{CallError, ClientAsker, Connection, LogListener, ProgressListener, UserRequest};
@@ -16,6 +16,7 @@ use crate::core::arguments::merge::SecretArgument;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::names::UserName;
+use crate::time::limit::before;
 
 /// A request that can be sent to its server, more than once if the server asks for input.
 pub(super) struct UpstreamCall<'a> {
@@ -60,11 +61,10 @@ impl UsedConnection {
 }
 
 impl UpstreamCall<'_> {
-    /// Returns the time left of the call, without the time that the client took for its answers.
-    fn time_left(&self) -> Duration {
+    /// Returns the end of the call's time. The time that the client took for its answers does not count.
+    fn deadline(&self) -> Instant {
         let paused = self.client.map(|client| client.pause().total());
-        let limit = self.request.limit() + paused.unwrap_or_default();
-        limit.saturating_sub(self.request.start.elapsed())
+        self.request.start + self.request.limit() + paused.unwrap_or_default()
     }
 
     fn asker(&self) -> Option<Arc<dyn ClientAsker>> {
@@ -85,9 +85,9 @@ impl UpstreamCall<'_> {
         let server = request.server;
         loop {
             let connecting = connection(self.context, self.handle, server, request.user);
-            let used = tokio::time::timeout(self.time_left(), connecting)
+            let used = before(|| self.deadline(), connecting)
                 .await
-                .map_err(|_| request.timeout("was not connected"))??;
+                .ok_or_else(|| request.timeout("was not connected"))??;
             let call = UserRequest {
                 method: request.operation.method(),
                 params: request.operation.params(self.secrets),
@@ -100,7 +100,8 @@ impl UpstreamCall<'_> {
                 traceparent: request.traceparent,
                 meta: request.meta,
                 asker: self.asker(),
-                timeout: self.time_left(),
+                deadline: self.deadline(),
+                limit: request.limit(),
                 reset_on_progress: server.config.reset_timeout_on_progress,
                 progress: self.progress.clone(),
                 log: self.log.clone(),

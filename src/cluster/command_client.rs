@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use super::membership::WorkerRegistry;
 use crate::core::command::{Area, Command};
@@ -111,9 +110,11 @@ impl CommandClient {
         // Most requests need no second attempt. The boxes keep the futures of these requests small.
         let mut pauses: Option<Box<Pauses>> = None;
         let mut owned_server = request.server;
+        let mut time_left = request.time;
         loop {
             let target = self.choose_target(request.area, owned_server);
-            match self.bus.request(self.new_ask(request, target, began)).await {
+            let ask = self.new_ask(request, target, time_left);
+            match self.bus.request(ask).await {
                 Ok(reply) => match parse_reply(reply) {
                     // The server moves from one worker to another.
                     Err(failure) if failure.elsewhere && began.elapsed() < request.time => {
@@ -126,6 +127,7 @@ impl CommandClient {
                 {
                     // No worker owns the server, so any worker may start it.
                     owned_server = None;
+                    time_left = request.time.saturating_sub(began.elapsed());
                     continue;
                 }
                 Err(BusError::NoResponders)
@@ -140,14 +142,15 @@ impl CommandClient {
             }
             let pauses = pauses.get_or_insert_with(|| Box::new(ASK_NOT_STARTED.pauses()));
             Box::pin(pauses.wait()).await;
+            time_left = request.time.saturating_sub(began.elapsed());
         }
     }
 
-    fn new_ask(&self, request: &CommandRequest, target: Target, began: Instant) -> Ask {
+    fn new_ask(&self, request: &CommandRequest, target: Target, time_left: Duration) -> Ask {
         Ask {
             to: target,
             command: request.command,
-            time_left: request.time.saturating_sub(began.elapsed()),
+            time_left,
             seen: self.projection.position(),
             traceparent: request.traceparent.clone(),
             meta: request.meta.clone(),

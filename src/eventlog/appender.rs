@@ -84,13 +84,13 @@ impl Appender {
     /// Returns the failure of the decision, `payload_too_large` if the store cannot hold the events, or
     /// `unavailable` if the store does not answer, other processes take the position for ten seconds,
     /// or this process stops.
-    pub async fn commit(
+    pub fn commit(
         &self,
         id: CommandId,
         actor: Actor,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
-    ) -> Result<Committed, Failure> {
-        self.commit_with_values(id, actor, vec![], decide).await
+    ) -> impl Future<Output = Result<Committed, Failure>> {
+        self.commit_with_values(id, actor, vec![], decide)
     }
 
     /// Commits a change whose events name values. The values are in the Vault before the log names
@@ -99,12 +99,24 @@ impl Appender {
     /// # Errors
     /// Returns the same failures as [`Appender::commit`]. After a failure the values may be in the
     /// Vault, and the caller removes them.
-    pub async fn commit_with_values(
+    pub fn commit_with_values(
         &self,
         id: CommandId,
         actor: Actor,
         values: Vec<VaultValue>,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
+    ) -> impl Future<Output = Result<Committed, Failure>> {
+        self.enqueue(id, actor, values, Box::new(decide))
+    }
+
+    /// Queues a command and waits for its commit. The boxed decision keeps this function free of type parameters, so the
+    /// compiler builds it once.
+    async fn enqueue(
+        &self,
+        id: CommandId,
+        actor: Actor,
+        values: Vec<VaultValue>,
+        decide: Decide,
     ) -> Result<Committed, Failure> {
         let values = if values.is_empty() {
             values
@@ -118,7 +130,7 @@ impl Appender {
             id,
             actor,
             values,
-            decide: Box::new(decide),
+            decide,
             deadline: clock::monotonic() + CONTENTION_WINDOW,
             answer,
         };

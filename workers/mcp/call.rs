@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::frame::{RequestFrame, RequestParams};
 use super::host::{ClientAsker, LogListener, NotificationSink, ProgressListener};
@@ -44,8 +45,11 @@ pub struct UserRequest<'a> {
     pub traceparent: Option<&'a str>,
     /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
     pub meta: Option<&'a str>,
-    pub timeout: Duration,
-    /// Each progress notification restarts the timeout.
+    /// The call must have its result by then. The time in which a server waits for the client does not count.
+    pub deadline: Instant,
+    /// The time limit after a progress notification that restarts it.
+    pub limit: Duration,
+    /// Each progress notification restarts the time limit.
     pub reset_on_progress: bool,
     /// Receives the progress notifications.
     pub progress: Option<Arc<dyn ProgressListener>>,
@@ -156,7 +160,7 @@ pub async fn call_over(
     call: &UserRequest<'_>,
 ) -> Result<Bytes, CallError> {
     let begun = BegunCall::register(mux, call)?;
-    begun.exchange(era, call, None, call.timeout).await
+    begun.exchange(era, call, None).await
 }
 
 /// A call that has its request id.
@@ -178,14 +182,15 @@ impl BegunCall {
         self.request.id
     }
 
-    /// Sends the request and waits for its reply, for at most `limit`. The limit pauses while `asker` asks the client.
+    /// Sends the request and waits for its reply within the time limit of the call, which pauses while `asker` asks the
+    /// client.
     pub async fn exchange(
         mut self,
         era: Era,
         call: &UserRequest<'_>,
         asker: Option<&dyn ClientAsker>,
-        limit: Duration,
     ) -> Result<Bytes, CallError> {
+        let limit = TimeLimit::of(call);
         let request = &mut self.request;
         let progress = self.progress.as_ref();
         let meta = child_meta(era, call.capabilities);
@@ -223,31 +228,48 @@ pub fn call_result(reply: RpcReply) -> Result<Bytes, CallError> {
     }
 }
 
-/// Runs `exchange` for at most `limit`. Each progress notification restarts the limit, if the call wants that. The limit
+/// The time of a call.
+#[derive(Clone, Copy)]
+pub struct TimeLimit {
+    deadline: Instant,
+    /// The time after a progress notification that restarts the limit.
+    after_progress: Duration,
+}
+
+impl TimeLimit {
+    pub fn of(call: &UserRequest<'_>) -> Self {
+        Self {
+            deadline: call.deadline,
+            after_progress: call.limit,
+        }
+    }
+}
+
+/// Runs `exchange` within a time limit. Each progress notification restarts the limit, if the call wants that. The limit
 /// pauses while the client is asked. `exchange` is pinned by the caller, so that the future of a call holds it once.
 pub async fn within_timeout<T>(
     mut exchange: Pin<&mut impl Future<Output = Result<T, CallError>>>,
     progress: Option<&ProgressEffects>,
     asker: Option<&dyn ClientAsker>,
-    limit: Duration,
+    limit: TimeLimit,
 ) -> Result<T, CallError> {
     let restart = progress.and_then(ProgressEffects::restart);
     if restart.is_none() && asker.is_none() {
-        return tokio::time::timeout(limit, exchange)
+        return tokio::time::timeout_at(limit.deadline, exchange)
             .await
             .map_err(|_| CallError::TimedOut)?;
     }
     let pause = asker.map(ClientAsker::pause);
     let paused = || pause.map_or(Duration::ZERO, CallPause::total);
-    let mut start = monotonic();
+    let mut deadline = limit.deadline;
     let mut paused_before = paused();
     loop {
         let is_paused = pause.is_some_and(CallPause::is_paused);
-        let end = start + limit + (paused() - paused_before);
+        let end = deadline + (paused() - paused_before);
         tokio::select! {
             done = exchange.as_mut() => return done,
             () = notified(restart) => {
-                start = monotonic();
+                deadline = monotonic() + limit.after_progress;
                 paused_before = paused();
             }
             () = changed(pause) => {}
@@ -313,7 +335,34 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(after)).await;
             Ok(())
         };
-        within_timeout(pin!(exchange), None, Some(&client), Duration::from_secs(10)).await
+        let time = Duration::from_secs(10);
+        let limit = TimeLimit {
+            deadline: monotonic() + time,
+            after_progress: time,
+        };
+        within_timeout(pin!(exchange), None, Some(&client), limit).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_restarts_the_whole_limit_of_a_call() {
+        let effects = ProgressEffects {
+            restart: Some(Arc::default()),
+            listener: None,
+        };
+        let limit = TimeLimit {
+            deadline: monotonic() + Duration::from_secs(1),
+            after_progress: Duration::from_secs(10),
+        };
+        let start = monotonic();
+        let exchange = async {
+            if let Some(restart) = effects.restart() {
+                restart.notify_one();
+            }
+            std::future::pending::<Result<(), CallError>>().await
+        };
+        let ended = within_timeout(pin!(exchange), Some(&effects), None, limit).await;
+        assert!(matches!(ended, Err(CallError::TimedOut)));
+        assert_eq!(start.elapsed(), limit.after_progress);
     }
 
     #[tokio::test(start_paused = true)]

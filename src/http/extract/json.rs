@@ -18,6 +18,8 @@ use super::headers::has_media_type;
 use crate::core::failure::{Code, Failure};
 use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
+use crate::time::clock::monotonic;
+use crate::time::limit::before;
 
 /// The longest time for the arrival of a body.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
@@ -112,13 +114,14 @@ async fn read_announced(headers: &HeaderMap, body: Body, limit: usize) -> Result
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(ARRIVAL_LIMIT, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(payload_too_large(limit)),
-        Ok(Err(_)) => Err(Failure::invalid(
+    let deadline = || monotonic() + ARRIVAL_LIMIT;
+    match before(deadline, to_bytes(body, limit)).await {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(error)) if is_length_limit(&error) => Err(payload_too_large(limit)),
+        Some(Err(_)) => Err(Failure::invalid(
             "The body ended early, or its chunks are not valid HTTP",
         )),
-        Err(_) => Err(Failure::invalid(format!(
+        None => Err(Failure::invalid(format!(
             "The body did not arrive within {} seconds",
             ARRIVAL_LIMIT.as_secs()
         ))),

@@ -18,7 +18,7 @@ use super::subscriptions::follow_watch;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::call::{
-    CallError, ConnectError, ProgressEffects, UserRequest, call_result, within_timeout,
+    CallError, ConnectError, ProgressEffects, TimeLimit, UserRequest, call_result, within_timeout,
 };
 use crate::workers::mcp::frame::{RequestFrame, TOOL_CALL, cancelled};
 use crate::workers::mcp::handshake::Handshake;
@@ -66,7 +66,8 @@ impl StreamableHttpConnection {
         let asker = call.asker.as_ref();
         let exchange = self.session_for(asker);
         let exchange = pin!(async { Ok(exchange.await) });
-        let used = within_timeout(exchange, None, None, call.timeout).await?;
+        let limit = TimeLimit::of(call);
+        let used = within_timeout(exchange, None, None, limit).await?;
         let session = used.as_ref().map_or(&self.session, |used| &used.session);
         let id = session.next_id();
         let context = session.context();
@@ -114,7 +115,7 @@ impl StreamableHttpConnection {
             session.send(&request).await.map_err(call_error)
         };
         let asker = asker.map(|asker| &**asker);
-        let reply = within_timeout(pin!(exchange), progress.as_ref(), asker, call.timeout).await;
+        let reply = within_timeout(pin!(exchange), progress.as_ref(), asker, limit).await;
         // After a timeout the server still executes the call.
         cancel.ended = !matches!(reply, Err(CallError::TimedOut));
         reply.and_then(call_result)

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use crate::core::mcp::input_required::{ClientMethod, ELICITATION_COMPLETED, is_question};
 use crate::core::mcp::version::Era;
-use crate::time::clock::monotonic;
 use crate::workers::mcp::call::{BegunCall, CallError, UserRequest};
 use crate::workers::mcp::frame::plain;
 use crate::workers::mcp::host::{ClientAsker, LogListener};
@@ -74,16 +73,14 @@ impl ExclusiveCalls {
 
     /// Runs a call when all earlier calls have ended. The wait counts towards the time limit of the call.
     pub(super) async fn call(&self, call: &UserRequest<'_>) -> Result<Bytes, CallError> {
-        let start = monotonic();
-        let waiting = tokio::time::timeout(call.timeout, self.turn.lock());
+        let waiting = tokio::time::timeout_at(call.deadline, self.turn.lock());
         // Locals are dropped in reverse order: the mux counts a call without an answer before the next call begins.
         let turn = Turn {
             calls: self,
             _turn: waiting.await.map_err(|_| CallError::NoTurn)?,
         };
         if call.asker.is_some() {
-            let end = start + call.timeout;
-            self.wait_for_owed_answers(end).await?;
+            self.wait_for_owed_answers(call.deadline).await?;
         }
         let begun = BegunCall::register(&self.mux, call)?;
         *turn.calls.running.lock() = Some(RunningCall {
@@ -91,9 +88,9 @@ impl ExclusiveCalls {
             asker: call.asker.clone(),
             log: call.log.clone(),
         });
-        let left = call.timeout.saturating_sub(start.elapsed());
-        let asker = call.asker.as_deref();
-        begun.exchange(Era::Legacy, call, asker, left).await
+        begun
+            .exchange(Era::Legacy, call, call.asker.as_deref())
+            .await
     }
 
     /// Waits for the answers of earlier calls until `end` at the latest. A child that owes one for too long is closed.
@@ -206,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::core::mcp::capabilities::ClientCapabilities;
+    use crate::time::clock::monotonic;
     use crate::workers::mcp::frame::RequestParams;
     use crate::workers::mcp::mux::RpcReply;
     use crate::workers::mcp::pause::CallPause;
@@ -256,7 +254,8 @@ mod tests {
             name: None,
             traceparent: None,
             meta: None,
-            timeout: Duration::from_secs(60),
+            deadline: monotonic() + Duration::from_secs(60),
+            limit: Duration::from_secs(60),
             reset_on_progress: false,
             progress: None,
             log: None,
@@ -387,7 +386,7 @@ mod tests {
         );
         drop(other);
         let mut short = request(Some("ana"));
-        short.timeout = OWED_ANSWER / 2;
+        short.deadline = monotonic() + OWED_ANSWER / 2;
         let refused = calls.call(&short).await;
         assert!(matches!(refused, Err(CallError::NoTurn)), "{refused:?}");
         let start = monotonic();
@@ -405,13 +404,13 @@ mod tests {
     async fn a_call_waits_for_its_turn_within_its_own_time_limit() {
         let calls = ExclusiveCalls::new(Mux::new());
         let (mut long, short) = (request(None), request(None));
-        long.timeout = Duration::from_secs(600);
+        long.deadline = monotonic() + Duration::from_secs(600);
         let mut running = Box::pin(calls.call(&long));
         assert!(poll!(&mut running).is_pending());
         let start = monotonic();
         let waited = calls.call(&short).await;
         assert!(matches!(waited, Err(CallError::NoTurn)), "{waited:?}");
-        assert_eq!(start.elapsed(), short.timeout);
+        assert_eq!(start.elapsed(), short.limit);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use mcp_api::core::mcp::capabilities::ClientCapabilities;
 use mcp_api::core::mcp::input_required::ClientMethod;
 use mcp_api::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
 use mcp_api::core::model::upstream_change::ChangedPart;
+use mcp_api::time::clock::monotonic;
 use mcp_api::workers::mcp::host::CredentialError;
 use mcp_api::workers::mcp::{
     ClientOptions, Connection, Credentials, HttpTarget, LogSource, LogText, NotificationSink,
@@ -182,7 +183,8 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
             name: Some("t"),
             traceparent: None,
             meta: None,
-            timeout: Duration::from_millis(200),
+            deadline: monotonic() + Duration::from_millis(200),
+            limit: Duration::from_millis(200),
             reset_on_progress: false,
             log: None,
             progress: None,
