@@ -3,7 +3,7 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked
+RUN tests/bench/build-dist
 
 FROM node:22.22.2-bookworm-slim AS node
 

@@ -59,8 +59,9 @@ class Target:
         self.name, self.port, self.path = name, port, path
         self.process = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL, start_new_session=True)
+        # Each call has a number of its own, like the ids of MCP, so that the load generator does the same for each row.
         self.body = json.dumps({"username": "u", "serverName": "echo", "methodName": "echo",
-                                "args": {"message": "from the caller"}})
+                                "args": {"message": "from the caller __ID__"}})
         self.expect, self.headers, self.session = "from the caller", {}, None
         # Further processes that work for the calls of this program.
         self.helpers = []
