@@ -190,7 +190,7 @@ impl BegunCall {
         call: &UserRequest<'_>,
         asker: Option<&dyn ClientAsker>,
     ) -> Result<Bytes, CallError> {
-        let limit = TimeLimit::of(call);
+        let limit = TimeLimit::for_call(call);
         let request = &mut self.request;
         let progress = self.progress.as_ref();
         let meta = child_meta(era, call.capabilities);
@@ -237,7 +237,7 @@ pub struct TimeLimit {
 }
 
 impl TimeLimit {
-    pub fn of(call: &UserRequest<'_>) -> Self {
+    pub fn for_call(call: &UserRequest<'_>) -> Self {
         Self {
             deadline: call.deadline,
             after_progress: call.limit,

@@ -95,6 +95,8 @@ const STYLE: &[(&[&str], &str)] = &[
 /// `src/time/retry.rs`.
 const WAITS: &[&str] = &[
     "src/time/retry.rs",
+    // The deadline of work that must wait.
+    "src/time/limit.rs",
     // The load balancer learns from `/readyz` that the process ends.
     "src/app/mod.rs",
     // The process before this process releases its folder within a second. No runtime exists yet.

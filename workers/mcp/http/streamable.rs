@@ -66,7 +66,7 @@ impl StreamableHttpConnection {
         let asker = call.asker.as_ref();
         let exchange = self.session_for(asker);
         let exchange = pin!(async { Ok(exchange.await) });
-        let limit = TimeLimit::of(call);
+        let limit = TimeLimit::for_call(call);
         let used = within_timeout(exchange, None, None, limit).await?;
         let session = used.as_ref().map_or(&self.session, |used| &used.session);
         let id = session.next_id();
