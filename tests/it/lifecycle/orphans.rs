@@ -203,8 +203,9 @@ async fn processes_of_a_program_that_was_killed_with_its_guards_end_at_the_next_
     let grandchild: u32 = grandchild.parse().expect("a pid");
     let server = app.pid_of("fixture").await;
     let guard = parent_of(server);
-    let killed = [app.pid(), starter_of(app.pid()), guard];
-    // All are stopped first, so that none of them acts on the end of another.
+    let killed = [guard, starter_of(app.pid()), app.pid()];
+    // All are stopped first, so that none of them acts on the end of another. Children are killed before their parents,
+    // because the kernel continues a stopped process whose parent ends.
     for name in ["STOP", "KILL"] {
         for pid in killed {
             signal(pid, name);
