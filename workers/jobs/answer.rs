@@ -6,10 +6,9 @@ use serde_json::value::to_raw_value;
 
 use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
-use crate::core::ids::{JobId, ValueId};
+use crate::core::ids::JobId;
 use crate::core::model::job::StoredJobAnswer;
 use crate::crypto::context::{JobValueContext, JobValueKind};
-use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
@@ -49,7 +48,10 @@ async fn open_answer(context: &Context, id: JobId) -> Result<StoredJobAnswer, Fa
     };
     let sealed = match context.fresh_answers.get(value) {
         Some(sealed) => sealed,
-        None => read_sealed(context, value).await?.ok_or_else(not_found)?,
+        None => {
+            let found = context.manager.sealed_store.find(value).await;
+            found.map_err(store_unavailable)?.ok_or_else(not_found)?
+        }
     };
     let answer_context = JobValueContext {
         job: id,
@@ -61,9 +63,4 @@ async fn open_answer(context: &Context, id: JobId) -> Result<StoredJobAnswer, Fa
         .open(answer_context, &sealed)
         .map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
-}
-
-async fn read_sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
-    let found = context.vault.get(&[value]).await;
-    Ok(found.map_err(store_unavailable)?.pop().flatten())
 }
